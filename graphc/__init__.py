@@ -1,0 +1,153 @@
+"""graphc: a deep-learning framework in pure Python with a compiler inside.
+
+``import graphc as torch`` runs programs written for PyTorch; see README.md. This file only re-exports names; heavy
+subpackages load on first use.
+"""
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any
+
+from . import ops
+from .autograd.mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .compile import compile
+from .device import device, get_default_device, set_default_device
+from .dtypes import (
+    bfloat16,
+    complex64,
+    complex128,
+    dtype,
+    finfo,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    iinfo,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    set_default_dtype,
+    uint8,
+    uint32,
+)
+from .dtypes import bool_ as bool
+from .tensor import Size, Tensor, from_numpy
+
+__version__ = "0.1.0"
+
+half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
+cfloat, cdouble = complex64, complex128
+pi, inf, nan, e = math.pi, math.inf, math.nan, math.e
+newaxis = None
+strided = "torch.strided"
+
+
+class _MemoryFormat:
+    """Placeholder for PyTorch's memory formats: layout is the compiler's business here."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+
+contiguous_format, preserve_format = _MemoryFormat("contiguous_format"), _MemoryFormat("preserve_format")
+channels_last, channels_last_3d = _MemoryFormat("channels_last"), _MemoryFormat("channels_last_3d")
+
+_SKIP = {"annotations", "Any", "Callable", "Sequence", "namedtuple", "wrap", "val", "apply", "to_out"}
+for _name, _obj in list(vars(ops).items()):
+    if not _name.startswith("_") and callable(_obj) and _name not in globals() and _name not in _SKIP:
+        globals()[_name] = _obj
+
+range = ops.range_
+FloatTensor = ops.legacy_type(float32, "FloatTensor")
+DoubleTensor = ops.legacy_type(float64, "DoubleTensor")
+HalfTensor = ops.legacy_type(float16, "HalfTensor")
+LongTensor = ops.legacy_type(int64, "LongTensor")
+IntTensor = ops.legacy_type(int32, "IntTensor")
+ShortTensor = ops.legacy_type(int16, "ShortTensor")
+CharTensor = ops.legacy_type(int8, "CharTensor")
+ByteTensor = ops.legacy_type(uint8, "ByteTensor")
+BoolTensor = ops.legacy_type(bool, "BoolTensor")
+
+_SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", "amp", "func", "inspect", "distributed",
+                          "linalg", "fft", "special", "testing", "random", "errors", "backends", "version", "jit", "hub",
+                          "multiprocessing", "distributions", "profiler", "serialization", "onnx", "export", "config",
+                          "compiler", "return_types", "mps", "nested", "sparse", "types", "overrides"))
+_LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        try:
+            return importlib.import_module(f"graphc.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"graphc.{name}":
+                raise
+    elif name in _LAZY:
+        return getattr(importlib.import_module(f"graphc.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+
+
+def is_storage(obj: Any) -> Any:
+    """Whether ``obj`` is a storage object (always False: storages are internal)."""
+    return False
+
+
+def set_num_threads(n: Any) -> None:
+    """Number of threads the CPU back end uses."""
+    from .runtime import threads
+
+    threads.set_num_threads(n)
+
+
+def get_num_threads() -> Any:
+    """Number of threads the CPU back end uses."""
+    from .runtime import threads
+
+    return threads.get_num_threads()
+
+
+def typename(obj: Any) -> str:
+    """Name of an object's type, with PyTorch's spelling for tensors."""
+    return obj.type() if isinstance(obj, Tensor) else f"{type(obj).__module__}.{type(obj).__qualname__}"
+
+
+_matmul_precision = ["highest"]  # documented process-wide setting; read by the GPU back end
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """"highest", "high" or "medium": how float32 products may be computed on a GPU."""
+    if precision not in ("highest", "high", "medium"):
+        raise RuntimeError(f"{precision} is not one of 'highest', 'high', or 'medium'")
+    _matmul_precision[0] = precision
+
+
+def get_float32_matmul_precision() -> str:
+    return _matmul_precision[0]
+
+
+def use_deterministic_algorithms(mode: Any, *, warn_only: Any = False) -> None:
+    """Accepted: graphc is deterministic always."""
+
+
+def are_deterministic_algorithms_enabled() -> Any:
+    return True
+
+
+__all__ = [  # noqa: PLE0605
+    "Size", "Tensor", "compile", "device", "dtype", "enable_grad", "finfo", "from_numpy", "get_default_device",
+    "get_default_dtype", "iinfo", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+    "promote_types", "set_default_device", "set_default_dtype", "set_grad_enabled", "uint32", "bfloat16",
+]

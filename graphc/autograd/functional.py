@@ -1,0 +1,103 @@
+"""``backward`` and ``grad`` over tensors."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import AutogradError
+from ..ir import build as P
+from ..ir.node import Value
+from ..ir.tape import AccumulateGrad
+from ..tensor import Tensor, accumulate_grad, value_of, wrap
+from . import engine
+
+
+def _listed(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, (tuple, list)) else [x]
+
+
+def _seeds(tensors: Sequence[Tensor], grads: Sequence[Any]) -> tuple[list[Any], list[Value]]:
+    edges, cots = [], []
+    for i, (t, g) in enumerate(zip(tensors, grads)):
+        v = t._read()
+        if v.gfn is None:
+            raise AutogradError(f"element {i} of tensors does not require grad and does not have a grad_fn")
+        if g is None:
+            if v.aval.size != 1:
+                raise AutogradError("grad can be implicitly created only for scalar outputs, got shape "
+                                    f"{tuple(v.aval.shape)}; pass gradient= of that shape")
+            cot = P.full_like(v, 1)
+        else:
+            cot = engine.check_cotangent(v, value_of(g), f"grad_output[{i}]")
+        edges.append(v.gfn)
+        cots.append(cot)
+    return edges, cots
+
+
+def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
+             grad_variables: Any = None, inputs: Any = None) -> None:
+    """Accumulate gradients of ``tensors`` into the ``.grad`` of every leaf (or of ``inputs`` only).
+
+    Raises RuntimeError for a non-scalar without ``grad_tensors``, a tensor that needs no gradient, or a graph whose
+    saved values were freed by an earlier backward.
+    """
+    outs = _listed(tensors)
+    grads = _listed(grad_tensors) if grad_tensors is not None else [None] * len(outs)
+    edges, cots = _seeds(outs, grads)
+    keep = create_graph if retain_graph is None else retain_graph
+    wrt = None
+    if inputs is not None:
+        wrt_tensors = _listed(inputs)
+        if not wrt_tensors:
+            raise AutogradError("'inputs' argument to backward() cannot be empty.")
+        wrt = [_edge_of(t) for t in wrt_tensors]
+    w = engine.walk(edges, cots, keep=keep, create_graph=create_graph, wrt=wrt)
+    if wrt is None:
+        engine.deliver(w, accumulate_grad, create_graph)
+        return
+    for t, e in zip(_listed(inputs), wrt):
+        g = w.leaves.get(e) if e.__class__ is AccumulateGrad else w.captured.get(engine.edge_key(e))
+        if g is not None:
+            accumulate_grad(t, g, create_graph)
+
+
+def _edge_of(t: Tensor) -> Any:
+    edge = t._read().gfn
+    if edge is None:
+        raise AutogradError("One of the differentiated Tensors does not require grad")
+    return edge
+
+
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
+         create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+    """Gradients of ``outputs`` with respect to ``inputs`` as a tuple of tensors; ``.grad`` fields are untouched."""
+    outs, ins = _listed(outputs), _listed(inputs)
+    grads = _listed(grad_outputs) if grad_outputs is not None else [None] * len(outs)
+    edges, cots = _seeds(outs, grads)
+    wrt = [_edge_of(t) for t in ins]
+    keep = create_graph if retain_graph is None else retain_graph
+    w = engine.walk(edges, cots, keep=keep, create_graph=create_graph, wrt=wrt)
+    results: list[Any] = []
+    for i, (t, e) in enumerate(zip(ins, wrt)):
+        g = w.leaves.get(e) if e.__class__ is AccumulateGrad else w.captured.get(engine.edge_key(e))
+        if g is None:
+            if materialize_grads:
+                g = P.zeros_like(t._read())
+            elif not allow_unused:
+                raise AutogradError(f"One of the differentiated Tensors (input {i}) appears to not have been used in the "
+                                    "graph. Set allow_unused=True if this is the desired behavior.")
+        elif e.__class__ is AccumulateGrad and e.hooks:
+            g = _leaf_hooks(e, g)
+        results.append(None if g is None else wrap(g))
+    return tuple(results)
+
+
+def _leaf_hooks(acc: AccumulateGrad, g: Value) -> Value:
+    for _, fn in list(acc.hooks.values()):
+        new = fn(wrap(g))
+        if new is not None:
+            g = value_of(new)
+    return g
+
+

@@ -1,0 +1,97 @@
+"""Devices: interned descriptors such as ``cpu`` and ``cuda:0``."""
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import DeviceError
+
+_KINDS = ("cpu", "cuda", "meta", "mps")
+_INTERNED: dict[tuple[str, int | None], device] = {}
+
+
+class device:
+    """``device("cuda:1")``, ``device("cuda", 1)`` or ``device(other)``; equal descriptors are the same object."""
+
+    __slots__ = ("type", "index", "__weakref__")
+    type: str
+    index: int | None
+
+    def __new__(cls, type: Any = None, index: int | None = None) -> device:
+        if isinstance(type, device):
+            return type
+        if isinstance(type, int):
+            type, index = "cuda", type
+        if not isinstance(type, str):
+            raise TypeError(f"device(): argument 'type' must be str, int or device, not {type!r}")
+        kind, _, number = type.partition(":")
+        if number:
+            if not number.isdigit():
+                raise DeviceError(f"Invalid device string: '{type}'")
+            index = int(number)
+        if kind not in _KINDS:
+            raise DeviceError(f"Expected one of {', '.join(_KINDS)} device type at start of device string: {type}")
+        if index is not None and index < 0:
+            raise DeviceError(f"device index must not be negative, got {index}")
+        key = (kind, index)
+        found = _INTERNED.get(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.type, found.index = kind, index
+            _INTERNED[key] = found
+        return found
+
+    def __repr__(self) -> str:
+        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return device, (str(self),)
+
+    def __enter__(self) -> device:
+        _Current.stack.append(self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _Current.stack.pop()
+
+
+CPU = device("cpu")
+
+
+class _Current:
+    """Default device for creation functions (``set_default_device`` and ``with device:``)."""
+
+    default = CPU
+    stack: list[device] = []
+
+
+def get_default_device() -> device:
+    return _Current.stack[-1] if _Current.stack else _Current.default
+
+
+def set_default_device(d: Any) -> None:
+    _Current.default = CPU if d is None else require(d)
+
+
+_AVAILABLE = {"cpu"}  # back ends add their kind when they find a device
+
+
+def register_kind(kind: str) -> None:
+    """Called by a runtime that found usable devices of ``kind``."""
+    _AVAILABLE.add(kind)
+
+
+def require(d: Any) -> device:
+    """The canonical device for ``d``; raises DeviceError when this process has no such device."""
+    dev = get_default_device() if d is None else device(d)
+    if dev.type == "cpu":
+        return CPU
+    if dev.type not in _AVAILABLE:
+        hint = ""
+        if dev.type == "cuda":
+            hint = (" graphc's CUDA run time is not available in this process: it needs an NVIDIA driver and"
+                    " `pip install 'graphc[cuda]'`. Use device='cpu'.")
+        raise DeviceError(f"device '{dev}' is not available.{hint}")
+    return device(dev.type, 0) if dev.index is None and dev.type == "cuda" else dev

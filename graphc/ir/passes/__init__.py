@@ -1,0 +1,32 @@
+"""The graph passes, in the order they run. Each is a function Graph -> Graph in its own file.
+
+Leaf and scalar nodes are never dropped or reordered, so a plan binds its inputs by position.
+"""
+from __future__ import annotations
+
+from ... import config
+from ..node import Graph
+from .algebra import simplify
+from .cse import merge_common
+from .dce import dce
+from .expand import expand_composites
+from .fold import fold_constants
+
+PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_common, dce)
+
+
+def run_passes(graph: Graph) -> Graph:
+    """All passes in order; under GRAPHC_VERIFY=2 the verifier runs after each."""
+    if config.VERIFY:
+        from ..verify import verify
+
+        verify(graph, "recorded")
+    for p in PASSES:
+        graph = p(graph)
+        if "passes" in config.DUMP:
+            from .. import dump
+
+            dump.emit(p.__name__, graph)
+        if config.VERIFY > 1:
+            verify(graph, p.__name__)
+    return graph

@@ -1,0 +1,439 @@
+"""Lazy recording: the hot path of graphc.
+
+A *region* is the program recorded since the last flush. Recording walks a trie of nodes that all earlier regions of
+this process built (:class:`~graphc.ir.node.Node`): when the op, its input slots and its attributes equal those of the
+node that followed last time, that node is reused and nothing is inferred, hashed or allocated but the result's
+handle. A difference takes another branch of the trie, or grows a new one after inferring shapes. So Python always
+runs, nothing can be stale, and the node a region ends at *is* the program's identity: its plan is looked up there.
+
+A flush computes everything that live Values of the region can still reach, in one plan. It happens when a value is
+needed on the host, when a region is full (nodes or bytes), and where the optimizer or a compiled call says so.
+
+Every thread records its own region. A value pending in another thread's region is computed from that region's
+immutable nodes without disturbing it.
+"""
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import config
+from ..device import CPU
+from ..dtypes import bool_, dtype, float64, int64
+from ..errors import GraphcError
+from .location import format_location, user_location
+from .node import Aval, Graph, Node, PoisonedValue, SharedValue, Value, aval, leaf_value
+from .optable import Op, Prim
+from .tape import GradNode, OutputEdge, alias_value
+
+_ref = weakref.ref
+_TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
+_SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
+
+
+def _no_attr_infer(attrs: Any, *ins: Aval) -> Aval:
+    return attrs[0]
+
+
+def _not_evaluated(*_: Any) -> Any:  # leaves and scalars are bound, never computed
+    raise AssertionError("a leaf has no evaluation")
+
+
+LEAF = Prim("leaf", kind="leaf", attrs=("aval",), infer=_no_attr_infer, eval_np=_not_evaluated, loop="load", vjp=None,
+            saves=(), samples=tuple, doc="An evaluated value the region reads.")
+SCALAR = Prim("scalar", kind="leaf", attrs=("aval",), infer=_no_attr_infer, eval_np=_not_evaluated, loop="scalar",
+              vjp=None, saves=(), samples=tuple,
+              doc="A Python number as a run-time slot: changing it never changes the program.")
+
+
+class _Trie:
+    """Root of all recorded programs (a documented process-wide cache)."""
+
+    root = Node(None, (), (), (), (), 0)
+    count = 0
+
+
+class Region:
+    """The program being recorded: a cursor in the trie plus this walk's bindings and live values."""
+
+    __slots__ = ("cursor", "slots", "bindings", "leaf_slots", "live", "writes", "must_flush")
+
+    def __init__(self) -> None:
+        self.cursor: Node = _Trie.root
+        self.slots = 0
+        self.bindings: list[Any] = []  # leaf Values and scalar numbers in binding order
+        self.leaf_slots: dict[Value, int] = {}
+        self.live: list[weakref.ref[Value]] = []
+        self.writes: list[tuple[Any, Value]] = []  # (holder, value before its first write here): for restoring
+        self.must_flush = False
+
+
+class _State(threading.local):
+    """Per-thread recording state."""
+
+    def __init__(self) -> None:
+        self.region = Region()
+        self.grad = True  # record gradients
+        self.hold = 0  # >0: inside a compiled call or a trace; soft flush points are ignored
+        self.tracing = 0  # >0: building a sub-graph; reading a value is an error
+
+
+state = _State()
+_scalar_avals: dict[dtype, Aval] = {}
+
+
+def scalar_aval(dt: dtype) -> Aval:
+    """Aval of a zero-dim value of ``dt`` on the host."""
+    found = _scalar_avals.get(dt)
+    if found is None:
+        found = _scalar_avals[dt] = aval((), dt, CPU)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- recording
+def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
+    """Record ``op`` on ``ins``; returns its Value, or a tuple of Values when it has several outputs.
+
+    Raises the op's own shape or dtype error at once, before anything is recorded.
+    """
+    reg = state.region
+    if len(ins) == 2:
+        a, b = ins
+        slots: tuple[int, ...] = (a.slot if a.region is reg else _bind(reg, a), b.slot if b.region is reg else _bind(reg, b))
+    elif len(ins) == 1:
+        a = ins[0]
+        slots = (a.slot if a.region is reg else _bind(reg, a),)
+    else:
+        slots = tuple([v.slot if v.region is reg else _bind(reg, v) for v in ins])
+    cur = reg.cursor
+    node = cur.next
+    if node is None or node.op is not op or node.ins != slots or node.attrs != attrs:
+        node = _advance(cur, op, slots, attrs, ins)
+    reg.cursor = node
+    reg.slots = node.end
+    if op.n_out == 1:
+        out = Value(node.avals[0], reg, node.slot)
+        reg.live.append(_ref(out))
+        if state.grad and op.vjp is not None:
+            for v in ins:
+                if v.gfn is not None:
+                    out.gfn = GradNode(node, ins, out)
+                    break
+        if node.full or reg.must_flush:
+            _pressure(reg)
+        return out
+    return _apply_multi(op, ins, node, reg)
+
+
+def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tuple[Value, ...]:
+    outs = []
+    for k, av in enumerate(node.avals):
+        v = Value(av, reg, node.slot + k)
+        reg.live.append(_ref(v))
+        outs.append(v)
+    if state.grad and op.vjp is not None and any(v.gfn is not None for v in ins):
+        gn = GradNode(node, ins, None)
+        for k, v in enumerate(outs):
+            if v.aval.dtype.is_floating_point or v.aval.dtype.is_complex:
+                v.gfn = OutputEdge(gn, k)
+        if op.save_out:
+            gn.out = tuple([alias_value(v) for v in outs])
+    if node.full or reg.must_flush:
+        _pressure(reg)
+    return tuple(outs)
+
+
+def scalar(number: Any, dt: dtype) -> Value:
+    """A Python number as a run-time input of dtype ``dt``."""
+    reg = state.region
+    attrs = (scalar_aval(dt),)
+    node = reg.cursor.next
+    if node is None or node.op is not SCALAR or node.attrs != attrs:
+        node = _advance(reg.cursor, SCALAR, (), attrs, ())
+    reg.cursor = node
+    reg.slots = node.end
+    reg.bindings.append(number)
+    return Value(attrs[0], reg, node.slot)
+
+
+def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequence[Value]) -> Node:
+    """Slow path: another known successor of ``cur``, or a new one."""
+    loc = None
+    if cur is _Trie.root:  # programs that start at different lines are kept apart, so that lines are reported right
+        loc = user_location(2)
+        key: Any = (op, slots, attrs, loc)
+    else:
+        key = (op, slots, attrs)
+    alts = cur.alts
+    if alts is None:
+        alts = cur.alts = {}
+    else:
+        node = alts.get(key)
+        if node is not None:
+            if cur is not _Trie.root:
+                cur.next = node
+            return node
+    in_avals = tuple([v.aval for v in ins])
+    avals = op.infer_avals(attrs, in_avals)
+    if len(alts) >= 64 and cur is not _Trie.root:
+        alts.clear()  # shapes or constants that never repeat: remember only recent branches
+    node = Node(op, slots, attrs, avals, in_avals, cur.end if cur.op is not None else 0,
+                loc or user_location(2), cur)
+    node.full = node.end >= config.NODE_CAP or node.cum_bytes >= config.BYTE_CAP or config.EAGER
+    alts[key] = node
+    if cur is not _Trie.root:
+        cur.next = node
+    _Trie.count += 1
+    if _Trie.count > _TRIE_LIMIT:
+        _Trie.root, _Trie.count = Node(None, (), (), (), (), 0), 0
+    return node
+
+
+def _bind(reg: Region, v: Value) -> int:
+    """Slot of an evaluated value in this region, entering it as a leaf at first use."""
+    slot = reg.leaf_slots.get(v)
+    if slot is not None and v.__class__ is Value:
+        return slot
+    if v.region is not None:
+        _evaluate_foreign(v)
+    if v.__class__ is not Value:
+        return _bind_special(reg, v)
+    return _enter_leaf(reg, v)
+
+
+def _enter_leaf(reg: Region, v: Value) -> int:
+    attrs = (v.aval,)
+    node = reg.cursor.next
+    if node is None or node.op is not LEAF or node.attrs != attrs:
+        node = _advance(reg.cursor, LEAF, (), attrs, ())
+    reg.cursor = node
+    reg.slots = node.end
+    reg.bindings.append(v)
+    reg.leaf_slots[v] = node.slot
+    return node.slot
+
+
+def _bind_special(reg: Region, v: Value) -> int:
+    """Leaves whose buffer the outside may change are read now or copied; poisoned ones raise."""
+    if v.__class__ is PoisonedValue:
+        raise v.buffer
+    if not is_exported(v):
+        v.__class__ = Value
+        return _enter_leaf(reg, v)
+    if v.aval.nbytes <= _SNAPSHOT_BYTES:
+        return _enter_leaf(reg, leaf_value(v.aval, v.buffer.copy()))
+    reg.must_flush = True
+    slot = reg.leaf_slots.get(v)
+    return _enter_leaf(reg, v) if slot is None else slot
+
+
+def is_exported(v: Value) -> bool:
+    """Whether something outside graphc holds this value's buffer (or an array it is a view of)."""
+    buf = v.buffer
+    return buf.base is not None or sys.getrefcount(buf) > 3
+
+
+# ---------------------------------------------------------------------------------------------------------- flushing
+_planner: list[Callable[[Graph], Callable[[list[Any]], list[Any]]]] = []
+_flush_listeners: list[Callable[[str], None]] = []  # compile.py counts segments here
+PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
+_PLAN_LIMIT = 4096
+counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
+
+
+def set_planner(fn: Callable[[Graph], Callable[[list[Any]], list[Any]]]) -> None:
+    """Install the code generator: it turns a Graph into a callable from bindings to output buffers."""
+    _planner[:] = [fn]
+
+
+def _pressure(reg: Region) -> None:
+    if state.tracing:
+        return
+    reg.must_flush = False
+    flush("cap")
+
+
+def soft_flush() -> None:
+    """A natural boundary of eager programs (end of an optimizer step); ignored inside compiled calls."""
+    if not state.hold:
+        flush("step")
+
+
+def flush(reason: str = "read") -> None:
+    """Compute everything live values of this thread's region need. Raises the first failing op's error at the line
+    that recorded it; values that do not depend on that op are still computed, and written tensors get their old
+    value back when their new one failed."""
+    reg = state.region
+    if reg.cursor is _Trie.root or not reg.bindings and not reg.live:
+        return
+    if state.tracing:
+        raise GraphcError("a value was read while a sub-graph (scan body, checkpoint, export) is being traced; "
+                          "use graphc operations instead of Python branches on values here")
+    for listener in _flush_listeners:
+        listener(reason)
+    state.region = Region()
+    counters["flushes"] += 1
+    live = [v for r in reg.live if (v := r()) is not None and v.region is reg]
+    if not live:
+        return
+    signature = tuple([v.slot for v in live])
+    end = reg.cursor
+    plans = end.plans
+    if plans is None:
+        plans = end.plans = {}
+    plan = plans.get(signature)
+    if plan is None:
+        plan = _find_plan(end, signature)
+        if len(plans) >= 64:
+            plans.clear()
+        plans[signature] = plan
+    try:
+        buffers = plan(reg.bindings)
+    except Exception as error:
+        _recover(reg, live, error)
+        raise
+    for v, buf in zip(live, buffers):
+        v.buffer = buf
+        v.region = None
+
+
+def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:
+    """The path from the trie's root to ``end`` as a Graph."""
+    nodes: list[Node] = []
+    node: Node | None = end
+    while node is not None and node.op is not None:
+        nodes.append(node)
+        node = node.parent
+    nodes.reverse()
+    return Graph(nodes, outputs)
+
+
+def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
+    graph = region_graph(end, signature)
+    key = graph.key()
+    plan = PLANS.get(key)
+    if plan is None:
+        counters["plans_built"] += 1
+        plan = _planner[0](graph)
+        if len(PLANS) >= _PLAN_LIMIT:
+            PLANS.pop(next(iter(PLANS)))
+        PLANS[key] = plan
+    else:
+        counters["plan_hits"] += 1
+    return plan
+
+
+def _recover(reg: Region, live: list[Value], error: BaseException) -> None:
+    """After a failed plan: compute what still can be computed, poison the rest, undo writes that failed."""
+    from .interpret import evaluate_each
+
+    graph = region_graph(reg.cursor, tuple(v.slot for v in live))
+    results = evaluate_each(graph, reg.bindings)
+    for v in live:
+        out = results[v.slot]
+        v.region = None
+        if isinstance(out, BaseException):
+            v.__class__ = PoisonedValue
+            v.buffer = out
+        else:
+            v.buffer = out
+    for holder, old in reversed(reg.writes):
+        holder.restore(old)
+
+
+def _evaluate_foreign(v: Value) -> None:
+    """Compute a value pending in another thread's region from its immutable nodes."""
+    reg = v.region
+    if reg is None:
+        return
+    if state.tracing:
+        raise GraphcError("a value of an enclosing recording leaked into a sub-graph; pass it as an input")
+    end = reg.cursor
+    bindings = list(reg.bindings)
+    graph = region_graph(end, (v.slot,))
+    n_inputs = len(graph.inputs)
+    while n_inputs > len(bindings):  # the owner is between entering a leaf and binding it
+        bindings = list(reg.bindings)
+    buf = _planner[0](graph)(bindings[:n_inputs])[0]
+    v.buffer = buf
+    v.region = None
+
+
+def evaluated(v: Value) -> Any:
+    """The buffer of ``v``, flushing if it is pending. Raises the recorded error of a failed value."""
+    if v.region is not None:
+        if v.region is state.region:
+            flush()
+        else:
+            _evaluate_foreign(v)
+    if v.__class__ is PoisonedValue:
+        raise v.buffer
+    return v.buffer
+
+
+def with_location(error: BaseException, node: Node) -> BaseException:
+    """``error`` with the line that recorded ``node`` added to its message."""
+    where = format_location(node.loc)
+    text = str(error)
+    if isinstance(error, GraphcError):
+        if "recorded at" not in text:
+            error.args = (f"{text}\n  recorded at {where}", *error.args[1:])
+        return error
+    return error
+
+
+def trace(fn: Callable[..., Any], avals: Sequence[Aval], *, grad: bool = False) -> Graph:
+    """The Graph of ``fn`` applied to fresh inputs of these avals. ``fn`` gets and returns Values (or a tuple)."""
+    outer, outer_grad = state.region, state.grad
+    state.region, state.grad = Region(), grad
+    state.tracing += 1
+    try:
+        reg = state.region
+        ins = []
+        for av in avals:
+            v = leaf_value(av, None)
+            _enter_leaf(reg, v)
+            ins.append(v)
+        n = len(reg.bindings)
+        out = fn(*ins)
+        outs = out if isinstance(out, tuple) else (out,)
+        slots = tuple([o.slot if o.region is reg else _bind(reg, o) for o in outs])
+        if len(reg.bindings) != n:
+            raise GraphcError("a traced function may only use its arguments and constants")
+        return region_graph(reg.cursor, slots)
+    finally:
+        state.tracing -= 1
+        state.region, state.grad = outer, outer_grad
+
+
+def inline(graph: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
+    """Record ``graph``'s nodes on ``args``; returns its outputs as Values."""
+    env: list[Any] = []
+    it = iter(args)
+    for node in graph.nodes:
+        assert node.op is not None
+        if node.op.kind == "leaf":
+            env.append(next(it))
+            continue
+        out = apply(node.op, tuple([env[i] for i in node.ins]), node.attrs)
+        env.extend(out if isinstance(out, tuple) else (out,))
+    return tuple([env[s] for s in graph.outputs])
+
+
+def scalar_buffer(number: Any, dt: dtype) -> np.ndarray:
+    """The zero-dim array a run-time scalar of ``dt`` becomes (integers wrap as in C)."""
+    if dt.category == 1 and isinstance(number, int):
+        bits = dt.itemsize * 8
+        number &= (1 << bits) - 1
+        if dt.is_signed and number >> (bits - 1):
+            number -= 1 << bits
+    return np.asarray(number, dt.np)
+
+
+__all__ = ["LEAF", "SCALAR", "SharedValue", "apply", "bool_", "evaluated", "flush", "float64", "inline", "int64", "scalar",
+           "soft_flush", "state", "trace"]

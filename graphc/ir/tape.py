@@ -1,0 +1,106 @@
+"""The autograd tape: what recording remembers for backward.
+
+A :class:`GradNode` is one differentiable operation: edges to the gradient nodes of its inputs and only those Values
+its vjp says it saves. The tape hangs on Values (``Value.gfn``), so dropping the last Value drops the tape.
+"""
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Any
+
+from .node import Node, Value
+
+_sequence = itertools.count()
+
+
+class GradNode:
+    """A recorded differentiable operation. ``seq`` grows with recording order: descending ``seq`` is topological."""
+
+    __slots__ = ("node", "edges", "ins", "out", "seq", "hooks", "pre_hooks", "rule", "__weakref__")
+
+    def __init__(self, node: Node, ins: tuple[Value, ...], out: Value | None):
+        op = node.op
+        self.node = node
+        self.edges: tuple[Any, ...] | None = tuple([v.gfn for v in ins])
+        if op.saves_any:  # type: ignore[union-attr]
+            keep = op.save_ins  # type: ignore[union-attr]
+            if keep is None:
+                self.ins: Any = ins
+            else:
+                self.ins = {i: ins[i] for i in keep if i < len(ins)}
+            # An alias without gradient edge: keeping `out` itself would make a cycle out -> gfn -> out.
+            self.out: Any = alias_value(out) if out is not None and op.save_out else None  # type: ignore[union-attr]
+        else:
+            self.ins = self.out = None
+        self.seq = next(_sequence)
+        self.hooks: Any = None
+        self.pre_hooks: Any = None
+        self.rule: Any = None  # a custom autograd.Function's backward
+
+    @property
+    def attrs(self) -> Any:
+        return self.node.attrs
+
+    @property
+    def in_avals(self) -> Any:
+        return self.node.in_avals
+
+    @property
+    def needs(self) -> list[bool]:
+        """Which inputs need a gradient."""
+        return [e is not None for e in self.edges or ()]
+
+    @property
+    def released(self) -> bool:
+        return self.edges is None
+
+    def release(self) -> None:
+        """Forget saved values and edges (after a backward without ``retain_graph``)."""
+        self.edges = None
+        self.ins = self.out = self.rule = None
+
+    def name(self) -> str:
+        """PyTorch-like name: ``MulBackward0``."""
+        op = self.node.op
+        return "".join(p.capitalize() for p in (op.name if op else "?").split("_")) + "Backward0"
+
+
+class OutputEdge:
+    """Edge to one output of a gradient node with several."""
+
+    __slots__ = ("gn", "index")
+
+    def __init__(self, gn: GradNode, index: int):
+        self.gn, self.index = gn, index
+
+
+class AccumulateGrad:
+    """End of the tape: the leaf tensor whose ``.grad`` collects. Holds the tensor weakly (it holds its Value)."""
+
+    __slots__ = ("tensor", "hooks", "post_hooks", "seq", "__weakref__")
+
+    def __init__(self, tensor: Any):
+        self.tensor = weakref.ref(tensor)
+        self.hooks: Any = None
+        self.post_hooks: Any = None
+        self.seq = next(_sequence)
+
+    def name(self) -> str:
+        return "AccumulateGrad"
+
+
+def alias_value(v: Value) -> Value:
+    """Another handle on the same result, without gradient edge."""
+    out = Value(v.aval, v.region, v.slot)
+    if v.region is None:
+        out.buffer = v.buffer
+        if v.__class__ is not Value:
+            out.__class__ = v.__class__
+    else:
+        v.region.live.append(weakref.ref(out))
+    return out
+
+
+def next_sequence() -> int:
+    return next(_sequence)

@@ -1,0 +1,41 @@
+"""User-facing operations by family: validate, promote, record. ``graphc`` re-exports them; Tensor methods come from here."""
+from __future__ import annotations
+
+from .. import codegen  # noqa: F401  (installs the planner)
+from ..ir import composites, prims  # noqa: F401  (fill the op table)
+from . import (  # noqa: E402
+    activation,
+    attention,
+    conv,
+    convert,
+    creation,
+    indexing,
+    loss,
+    matmul,
+    methods,
+    norm,
+    pointwise,
+    pool,
+    random,
+    recurrent,
+    reduction,
+    setops,
+    shape,
+    sort,
+)
+
+FAMILIES = (pointwise, reduction, shape, creation, convert, indexing, sort, setops, matmul, conv, pool, random, activation,
+            norm, loss, attention, recurrent)
+
+
+def _export() -> None:
+    methods.install()
+    for family in FAMILIES:
+        for name, obj in vars(family).items():
+            if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
+                globals().setdefault(name, obj)
+    for family in (indexing, sort, setops, matmul):
+        methods.install_family(family)
+
+
+_export()

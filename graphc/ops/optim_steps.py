@@ -1,0 +1,133 @@
+"""One optimizer step of one parameter, written in place. Formulas: ``graphc/ir/composites/optim.py``.
+
+Hyper-parameters may be Python numbers (they become run-time slots: a schedule never changes the program), zero-dim
+Tensors, or Values. An optimizer with many parameters makes the slots once per group and step with :func:`sgd_hyper` or
+:func:`adam_hyper` and hands them to :func:`sgd_apply` or :func:`adam_apply`.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from ..dtypes import dtype, float32, float64
+from ..ir import build as P
+from ..ir.node import Value
+from ..ir.optable import OPS
+from ..ir.recorder import apply, scalar, state
+from ..tensor import Tensor
+
+Hyper = tuple[Value, ...]
+
+
+def hyper_dtype(param: Tensor) -> dtype:
+    """The dtype hyper-parameters of a step on ``param`` have: float64 for float64 parameters, else float32."""
+    return float64 if param.dtype is float64 else float32
+
+
+def _slot(x: Any, dt: dtype) -> Value:
+    if isinstance(x, Tensor):
+        x = x._read()
+    return P.reshape(P.cast(x, dt), ()) if isinstance(x, Value) else scalar(x, dt)
+
+
+def _number(x: Any) -> bool:
+    return not isinstance(x, (Tensor, Value))
+
+
+def _combine(fn: Any, dt: dtype, *xs: Any) -> Value:
+    """``fn(*xs)``: in Python doubles when all are numbers (as PyTorch does), otherwise in the program, in float64."""
+    if all(map(_number, xs)):
+        return scalar(fn(*xs), dt)
+    return P.cast(fn(*[_slot(x, float64) for x in xs]), dt)
+
+
+def _sub1(x: Any) -> Any:
+    return P.sub(1.0, x) if isinstance(x, Value) else 1.0 - x
+
+
+def _div(a: Any, b: Any) -> Any:
+    return P.div(a, b) if isinstance(a, Value) else a / b
+
+
+def _decay_factor(lr: Any, weight_decay: Any) -> Any:
+    return P.sub(1.0, P.mul(lr, weight_decay)) if isinstance(lr, Value) else 1.0 - lr * weight_decay
+
+
+# ----------------------------------------------------------------------------------------------------------------- SGD
+def sgd_hyper(dt: dtype, *, lr: Any, momentum: Any = 0.0, dampening: Any = 0.0, weight_decay: Any = 0.0) -> Hyper:
+    """The run-time slots of an SGD step in the order the ``sgd_step`` op takes them."""
+    return (_slot(lr, dt), _slot(momentum, dt), _combine(_sub1, dt, dampening), _slot(weight_decay, dt))
+
+
+def sgd_apply(param: Tensor, grad: Tensor, buf: Tensor | None, hyper: Hyper, *, momentum_on: bool, decay_on: bool,
+              nesterov: bool = False, maximize: bool = False) -> Tensor | None:
+    """Update ``param`` and ``buf`` in place; returns the momentum buffer (a new tensor at the first step)."""
+    before, state.grad = state.grad, False
+    try:
+        p, g = param._read(), grad._read()
+        has_buf = momentum_on and buf is not None
+        ins = (p, g, buf._read(), *hyper) if has_buf else (p, g, *hyper)  # type: ignore[union-attr]
+        outs = apply(OPS["sgd_step"], ins, (has_buf, momentum_on, nesterov, maximize, decay_on))
+        param._write(outs[0])
+        if not momentum_on:
+            return buf
+        if buf is None:
+            from ..tensor import wrap
+
+            return wrap(outs[1])
+        buf._write(outs[1])
+        return buf
+    finally:
+        state.grad = before
+
+
+def _on(x: Any) -> bool:
+    """Whether a hyper-parameter can have an effect (a tensor may, whatever it holds now)."""
+    return not _number(x) or x != 0
+
+
+def sgd_step(param: Tensor, grad: Tensor, buf: Tensor | None, *, lr: Any, momentum: Any = 0.0, dampening: Any = 0.0,
+             weight_decay: Any = 0.0, nesterov: bool = False, maximize: bool = False) -> Tensor | None:
+    """``torch.optim.SGD``'s update of one parameter in place; returns the momentum buffer to keep, or None."""
+    hyper = sgd_hyper(hyper_dtype(param), lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+    return sgd_apply(param, grad, buf, hyper, momentum_on=_on(momentum), decay_on=_on(weight_decay), nesterov=nesterov,
+                     maximize=maximize)
+
+
+# ---------------------------------------------------------------------------------------------------------------- Adam
+def adam_hyper(dt: dtype, *, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any, bias_correction1: Any,
+               bias_correction2_sqrt: Any, decoupled: bool) -> Hyper:
+    """The run-time slots of an Adam step in the order the ``adam_step`` op takes them."""
+    decay = _combine(_decay_factor, dt, lr, weight_decay) if decoupled else _slot(weight_decay, dt)
+    return (_combine(_div, dt, lr, bias_correction1), _combine(_sub1, dt, beta1), _slot(beta2, dt),
+            _combine(_sub1, dt, beta2), _slot(bias_correction2_sqrt, dt), _slot(eps, dt), decay)
+
+
+def adam_apply(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None,
+               hyper: Hyper, *, decay_on: bool, decoupled: bool = False, amsgrad: bool = False,
+               maximize: bool = False) -> None:
+    """Update the parameter and its moments in place."""
+    tensors = [param, exp_avg, exp_avg_sq]
+    if amsgrad:
+        if max_exp_avg_sq is None:
+            raise TypeError("adam_step: amsgrad=True needs max_exp_avg_sq, got None")
+        tensors.append(max_exp_avg_sq)
+    before, state.grad = state.grad, False
+    try:
+        values = [t._read() for t in tensors]
+        ins = (values[0], grad._read(), *values[1:], *hyper)
+        outs = apply(OPS["adam_step"], ins, (decoupled, amsgrad, maximize, decay_on))
+        for t, v in zip(tensors, outs):
+            t._write(v)
+    finally:
+        state.grad = before
+
+
+def adam_step(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None = None, *,
+              lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any = 0.0, bias_correction1: Any,
+              bias_correction2_sqrt: Any, decoupled: bool = False, amsgrad: bool = False, maximize: bool = False) -> None:
+    """``torch.optim.Adam``'s (``decoupled``: AdamW's) update of one parameter in place."""
+    hyper = adam_hyper(hyper_dtype(param), lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
+                       bias_correction1=bias_correction1, bias_correction2_sqrt=bias_correction2_sqrt,
+                       decoupled=decoupled)
+    adam_apply(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, hyper, decay_on=_on(weight_decay), decoupled=decoupled,
+               amsgrad=amsgrad, maximize=maximize)

@@ -1,0 +1,213 @@
+"""Storage and views: where mutation lives.
+
+Values are immutable. A :class:`Storage` is a mutable cell holding the current Value of a whole allocation; an
+:class:`Alias` says which part of it a tensor shows, as a chain of movement ops. Reading replays the chain when the
+storage has changed since; writing undoes the chain: reshape and permute are inverted, a slice is written into the value
+before it. Earlier reads keep earlier Values, so a write never corrupts them or a pending backward.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import ShapeError
+from .ir import build as P
+from .ir.node import SharedValue, Value
+from .ir.optable import OPS
+from .ir.recorder import apply, evaluated, is_exported, state
+from .ir.tape import AccumulateGrad, alias_value
+
+ViewStep = tuple[str, Any]  # (movement op name, attrs)
+
+
+class Storage:
+    """A mutable cell shared by a base tensor and its views. ``version`` counts writes."""
+
+    __slots__ = ("value", "version", "__weakref__")
+
+    def __init__(self, value: Value):
+        self.value = value
+        self.version = 0
+
+    def restore(self, old: Value) -> None:
+        """Undo writes whose computation failed."""
+        self.value = old
+        self.version += 1
+
+
+class Alias:
+    """How a tensor looks at a storage. ``detached`` aliases never carry gradient; ``leaf`` is the AccumulateGrad of a
+    view that was itself made a leaf."""
+
+    __slots__ = ("storage", "chain", "version", "detached", "leaf", "_geometry")
+
+    def __init__(self, storage: Storage, chain: tuple[ViewStep, ...], detached: bool):
+        self.storage, self.chain, self.detached = storage, chain, detached
+        self.version = storage.version
+        self.leaf: AccumulateGrad | None = None
+        self._geometry: Any = None
+
+    def geometry(self) -> tuple[tuple[int, ...], int]:
+        """(strides in elements, offset) within the contiguous base."""
+        if self._geometry is None:
+            self._geometry = _geometry(self.storage.value.aval.shape, self.chain)
+        return self._geometry
+
+    def refresh(self) -> Value:
+        """The tensor's current Value, replayed from the storage."""
+        v = self.storage.value
+        if self.detached or self.leaf is not None:
+            if v.gfn is not None:
+                v = alias_value(v)
+            grad, state.grad = state.grad, False
+            try:
+                v = replay(v, self.chain)
+            finally:
+                state.grad = grad
+            if self.leaf is not None:
+                v = alias_value(v)
+                v.gfn = self.leaf
+        else:
+            v = replay(v, self.chain)
+        self.version = self.storage.version
+        return v
+
+
+def replay(v: Value, chain: tuple[ViewStep, ...]) -> Value:
+    """Apply a chain of movement ops."""
+    for name, attrs in chain:
+        v = apply(OPS[name], (v,), attrs)
+    return v
+
+
+def put_back(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
+    """``base`` with the part ``chain`` shows replaced by ``new``."""
+    befores = [base]
+    for name, attrs in chain[:-1]:
+        befores.append(apply(OPS[name], (befores[-1],), attrs))
+    for (name, attrs), before in zip(reversed(chain), reversed(befores)):
+        shape = before.aval.shape
+        if name == "reshape":
+            new = P.reshape(new, shape)
+        elif name == "permute":
+            perm = attrs[0]
+            inverse = [0] * len(perm)
+            for i, p in enumerate(perm):
+                inverse[p] = i
+            new = P.permute(new, tuple(inverse))
+        elif name == "slice":
+            new = new if new.aval.shape == shape and all(s == 1 for s in attrs[2]) else P.slice_set(before, new, *attrs)
+        elif name == "bitcast":
+            new = apply(OPS["bitcast"], (new,), (before.aval.dtype,))
+        elif name == "expand" and new.aval.size == before.aval.size:
+            new = P.reshape(new, shape)
+        else:
+            raise ShapeError("unsupported operation: more than one element of the written-to tensor refers to a single "
+                             "memory location. Please clone() the tensor before performing the operation.")
+    return new
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """C-order strides in elements."""
+    out, n = [], 1
+    for d in reversed(shape):
+        out.append(n)
+        n *= max(d, 1)
+    return tuple(reversed(out))
+
+
+def _geometry(shape: tuple[int, ...], chain: tuple[ViewStep, ...]) -> tuple[tuple[int, ...], int]:
+    strides, offset = contiguous_strides(shape), 0
+    for name, attrs in chain:
+        if name == "reshape":
+            found = reshape_strides(shape, strides, attrs[0])
+            strides = contiguous_strides(attrs[0]) if found is None else found
+            shape = attrs[0]
+        elif name == "permute":
+            strides, shape = tuple([strides[p] for p in attrs[0]]), tuple([shape[p] for p in attrs[0]])
+        elif name == "expand":
+            lead = len(attrs[0]) - len(shape)
+            strides = (0,) * lead + tuple([0 if d == 1 and e != 1 else s
+                                           for d, e, s in zip(shape, attrs[0][lead:], strides)])
+            shape = attrs[0]
+        elif name == "slice":
+            offset += sum(a * s for a, s, d in zip(attrs[0], strides, shape) if d)
+            from .ir.prims.movement import slice_length
+
+            shape = tuple([slice_length(a, b, s) for a, b, s in zip(*attrs)])
+            strides = tuple([s * k for s, k in zip(strides, attrs[2])])
+        else:
+            strides = contiguous_strides(shape)
+    return strides, offset
+
+
+def reshape_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Strides that show the same elements as ``new`` without copying, or None (NumPy's and PyTorch's rule)."""
+    if 0 in shape:
+        return contiguous_strides(new)
+    old = [(d, s) for d, s in zip(shape, strides) if d != 1]
+    out: list[int] = []
+    oi, ni = 0, 0
+    while ni < len(new):
+        if new[ni] == 1:
+            out.append(out[-1] if out else 1)
+            ni += 1
+            continue
+        if oi >= len(old):
+            return None
+        size, stop = old[oi][0], oi + 1
+        want, nstop = new[ni], ni + 1
+        while size != want:
+            if size < want:
+                if stop >= len(old):
+                    return None
+                if old[stop - 1][1] != old[stop][0] * old[stop][1]:
+                    return None
+                size *= old[stop][0]
+                stop += 1
+            else:
+                if nstop >= len(new):
+                    return None
+                want *= new[nstop]
+                nstop += 1
+        step = old[stop - 1][1]
+        block = []
+        for d in reversed(new[ni:nstop]):
+            block.append(step)
+            step *= d
+        out.extend(reversed(block))
+        oi, ni = stop, nstop
+    return tuple(out)
+
+
+def inherit(old: Value, new: Value, view: bool) -> Value:
+    """``new`` as the successor of ``old`` in a cell: decides what gradient edge it carries."""
+    if state.grad:
+        if old.gfn.__class__ is AccumulateGrad:
+            what = "a view of a leaf Variable" if view else "a leaf Variable"
+            from .errors import AutogradError
+
+            raise AutogradError(f"{what} that requires grad is being used in an in-place operation.")
+        return new
+    if new.gfn is not old.gfn:
+        new = alias_value(new)
+        new.gfn = old.gfn
+    return new
+
+
+def settle(old: Value, new: Value) -> Value:
+    """When the outside holds ``old``'s buffer, write ``new`` into that buffer at once so that both keep agreeing."""
+    if old.__class__ is not SharedValue or not is_exported(old):
+        return new
+    gfn = new.gfn
+    data = evaluated(new)
+    old.buffer[...] = data
+    out = alias_value(old)
+    out.gfn = gfn
+    return out
+
+
+def log_write(holder: Any, old: Value) -> None:
+    """Remember ``old`` so that a failing flush can put it back."""
+    reg = state.region
+    if old.region is not reg:
+        reg.writes.append((holder, old))
