@@ -104,7 +104,7 @@ class PackedSequence(_PackedSequence):
 
 def index_tensor(indices: Any, device: Any) -> Tensor:
     """An int64 tensor of host integers on ``device``."""
-    return ops.from_numpy(np.asarray(indices, np.int64)).to(device)
+    return ops.tensor(np.asarray(indices, np.int64), device=device)
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:

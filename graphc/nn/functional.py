@@ -17,7 +17,8 @@ _FAMILIES: dict[str, str] = {
         cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
         binary_cross_entropy_with_logits kl_div poisson_nll_loss gaussian_nll_loss hinge_embedding_loss
         margin_ranking_loss cosine_embedding_loss triplet_margin_loss multi_margin_loss multilabel_margin_loss
-        multilabel_soft_margin_loss soft_margin_loss ctc_loss""",
+        multilabel_soft_margin_loss soft_margin_loss ctc_loss triplet_margin_with_distance_loss pairwise_distance
+        cosine_similarity""",
     "norm": """
         layer_norm batch_norm group_norm instance_norm rms_norm local_response_norm normalize""",
     "conv": """
@@ -28,7 +29,7 @@ _FAMILIES: dict[str, str] = {
         max_unpool1d max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d max_pool1d_with_indices
         max_pool2d_with_indices max_pool3d_with_indices interpolate upsample upsample_nearest upsample_bilinear
         grid_sample affine_grid""",
-    "matmul": "linear bilinear pairwise_distance cosine_similarity pdist",
+    "matmul": "linear bilinear pdist",
     "indexing": "embedding one_hot embedding_bag",
     "attention": "scaled_dot_product_attention",
     "random": "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout",
@@ -37,7 +38,6 @@ _FAMILIES: dict[str, str] = {
 _HOME: dict[str, str] = {name: f"graphc.ops.{family}" for family, names in _FAMILIES.items() for name in names.split()}
 _HOME.update({name: "graphc.nn._attention" for name in ("multi_head_attention_forward", "_canonical_mask",
                                                         "_none_or_dtype")})
-_HOME["triplet_margin_with_distance_loss"] = "graphc.nn.loss"
 
 __all__ = sorted(name for name in _HOME if not name.startswith("_"))
 

@@ -127,7 +127,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
             at = (g * per_group + d, d, *centre)
             values[at] = 1
     with no_grad():
-        return tensor.copy_(ops.from_numpy(values))
+        return tensor.copy_(ops.tensor(values))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
@@ -185,7 +185,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
         q, r = np.linalg.qr(matrix.T if rows < cols else matrix)
         q = q * np.sign(np.diag(r))  # makes Q uniform over orthogonal matrices (Mezzadri 2006)
         q = np.ascontiguousarray(gain * (q.T if rows < cols else q), np.float32)
-        return tensor.copy_(ops.from_numpy(q).view(tensor.shape))
+        return tensor.copy_(ops.tensor(q).view(tensor.shape))
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:

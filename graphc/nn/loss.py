@@ -261,32 +261,6 @@ class TripletMarginLoss(_Loss):
                                      swap=self.swap, reduction=self.reduction)
 
 
-def triplet_margin_with_distance_loss(
-        anchor: Tensor, positive: Tensor, negative: Tensor, *,
-        distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0, swap: bool = False,
-        reduction: str = "mean") -> Tensor:
-    """Triplet margin loss with any distance of two tensors; ``swap`` takes the nearer of the two negatives.
-
-    Raises:
-        ValueError: an unknown reduction, or a margin that is not positive.
-        RuntimeError: inputs of different ranks.
-    """
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{reduction} is not a valid value for reduction")
-    if margin <= 0:
-        raise ValueError(f"margin must be greater than 0, got {margin}")
-    if not anchor.dim() == positive.dim() == negative.dim():
-        raise RuntimeError("The anchor, positive, and negative tensors are expected to have the same number of "
-                           f"dimensions, but got: anchor {anchor.dim()}D, positive {positive.dim()}D, and negative "
-                           f"{negative.dim()}D inputs")
-    distance = PairwiseDistance() if distance_function is None else distance_function
-    near, far = distance(anchor, positive), distance(anchor, negative)
-    if swap:
-        far = far.minimum(distance(positive, negative))
-    loss = (near - far + margin).clamp(min=0)
-    return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
-
-
 class TripletMarginWithDistanceLoss(_Loss):
     """Triplet margin loss with any distance, a module or a function; Euclidean by default."""
 

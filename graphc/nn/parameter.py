@@ -157,6 +157,13 @@ class UninitializedBuffer(_Uninitialized, Tensor):  # type: ignore[misc]
                  persistent: bool = True) -> None:
         """Everything happens in ``__new__``."""
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedBuffer:
+        found = memo.get(id(self))
+        if found is None:
+            make, args = self.__reduce_ex__(None)
+            found = memo[id(self)] = make(*args)
+        return found
+
     def __reduce_ex__(self, proto: Any) -> tuple[Any, ...]:
         return type(self), (self.requires_grad, self.data.device, self.data.dtype, self.persistent)
 

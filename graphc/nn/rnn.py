@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from .. import ops
+from ..ops import recurrent
 from ..tensor import Tensor
 from . import functional as F
 from . import init
@@ -261,10 +262,8 @@ class RNN(RNNBase):
 
     def _kernel(self, input: Tensor, hx: tuple[Tensor, ...], weights: list[list[Tensor]], num_layers: int,
                 dropout: float, bidirectional: bool, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        from ..ops.recurrent import rnn
-
-        out, h = rnn(input, hx[0], weights, num_layers, self.nonlinearity, dropout, self.training, bidirectional,
-                     batch_first)
+        out, h = recurrent.rnn(input, hx[0], weights, num_layers, self.nonlinearity, dropout, self.training,
+                               bidirectional, batch_first)
         return out, (h,)
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
@@ -284,9 +283,7 @@ class GRU(RNNBase):
 
     def _kernel(self, input: Tensor, hx: tuple[Tensor, ...], weights: list[list[Tensor]], num_layers: int,
                 dropout: float, bidirectional: bool, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        from ..ops.recurrent import gru
-
-        out, h = gru(input, hx[0], weights, num_layers, dropout, self.training, bidirectional, batch_first)
+        out, h = recurrent.gru(input, hx[0], weights, num_layers, dropout, self.training, bidirectional, batch_first)
         return out, (h,)
 
     def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
@@ -309,9 +306,7 @@ class LSTM(RNNBase):
 
     def _kernel(self, input: Tensor, hx: tuple[Tensor, ...], weights: list[list[Tensor]], num_layers: int,
                 dropout: float, bidirectional: bool, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        from ..ops.recurrent import lstm
-
-        return lstm(input, hx, weights, num_layers, dropout, self.training, bidirectional, batch_first)
+        return recurrent.lstm(input, hx, weights, num_layers, dropout, self.training, bidirectional, batch_first)
 
     def forward(self, input: Any, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Any, tuple[Tensor, Tensor]]:
         out, (h, c) = self._run(input, None if hx is None else tuple(hx))
@@ -357,12 +352,11 @@ class RNNCellBase(Module):
             text += f", nonlinearity={self.nonlinearity}"
         return text
 
-    def _weights(self) -> list[Tensor]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
-        return [getattr(self, name) for name in names]
+    def _weights(self) -> tuple[Any, ...]:
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
-    def _step(self, input: Tensor, hx: tuple[Tensor, ...] | None, parts: int) -> tuple[Tensor, ...]:
-        """The next state from a sequence function run over one step."""
+    def _checked(self, input: Tensor, hx: tuple[Tensor, ...] | None, parts: int) -> tuple[Tensor, ...]:
+        """The state to start from, zeros if none is given; ``ValueError`` for wrong ranks."""
         name = type(self).__name__
         if input.dim() not in (1, 2):
             raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
@@ -370,18 +364,10 @@ class RNNCellBase(Module):
             if h.dim() not in (1, 2):
                 which = "hidden" if parts == 1 else f"hx[{i}]"
                 raise ValueError(f"{name}: Expected {which} to be 1D or 2D, got {h.dim()}D instead")
-        batched = input.dim() == 2
-        x = input.unsqueeze(0) if batched else input.unsqueeze(0).unsqueeze(0)
-        if hx is None:
-            zeros = ops.zeros((1, x.shape[1], self.hidden_size), dtype=input.dtype, device=input.device)
-            state: tuple[Tensor, ...] = (zeros,) * parts
-        else:
-            state = tuple(h.unsqueeze(0) if batched else h.unsqueeze(0).unsqueeze(0) for h in hx)
-        last = self._kernel(x, state)
-        return tuple(h.squeeze(0) if batched else h.squeeze(0).squeeze(0) for h in last)
-
-    def _kernel(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        if hx is not None:
+            return hx
+        shape = (*input.shape[:-1], self.hidden_size)
+        return (ops.zeros(shape, dtype=input.dtype, device=input.device),) * parts
 
 
 class RNNCell(RNNCellBase):
@@ -392,15 +378,11 @@ class RNNCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = nonlinearity
 
-    def _kernel(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        from ..ops.recurrent import rnn
-
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        (h,) = self._checked(input, None if hx is None else (hx,), 1)
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"Unknown nonlinearity: {self.nonlinearity}")
-        return (rnn(x, state[0], [self._weights()], 1, self.nonlinearity, 0.0, self.training, False)[1],)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._step(input, None if hx is None else (hx,), 1)[0]
+        return recurrent.rnn_cell(input, h, *self._weights(), self.nonlinearity)
 
 
 class LSTMCell(RNNCellBase):
@@ -410,14 +392,8 @@ class LSTMCell(RNNCellBase):
                  dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
-    def _kernel(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        from ..ops.recurrent import lstm
-
-        return lstm(x, state, [self._weights()], 1, 0.0, self.training, False)[1]
-
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        h, c = self._step(input, hx, 2)
-        return h, c
+        return recurrent.lstm_cell(input, self._checked(input, hx, 2), *self._weights())
 
 
 class GRUCell(RNNCellBase):
@@ -427,10 +403,6 @@ class GRUCell(RNNCellBase):
                  dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
-    def _kernel(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        from ..ops.recurrent import gru
-
-        return (gru(x, state[0], [self._weights()], 1, 0.0, self.training, False)[1],)
-
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        return self._step(input, None if hx is None else (hx,), 1)[0]
+        (h,) = self._checked(input, None if hx is None else (hx,), 1)
+        return recurrent.gru_cell(input, h, *self._weights())
