@@ -101,7 +101,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         z = P.mul(z, P.take(P.cast(val(weight, "weight"), x.aval.dtype), idx, 0))
     own = P.eq(P.iota_like(rows, 1, t.aval.dtype), idx)
     loss = P.div(P.sum(P.where(own, P.zeros_like(z), z), (1,)), x.aval.shape[-1])
-    return finish(P.reshape(loss, t.aval.shape if x.aval.ndim == 2 else ()), reduction)
+    return finish(P.reshape(loss, t.aval.shape), reduction)
 
 
 def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,

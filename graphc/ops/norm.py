@@ -214,8 +214,8 @@ def _abs_pow(x: Value, p: float) -> Value:
 
 
 def at_least(x: Value, low: float) -> Value:
-    """``clamp_min``: the gradient passes where ``x >= low``."""
-    return P.where(P.ge(x, low), x, P.full_like(x, low))
+    """``clamp_min``: NaN stays, the gradient passes where ``x >= low``."""
+    return P.where(P.lt(x, low), P.full_like(x, low), x)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
