@@ -27,14 +27,6 @@ def _linear(x: Value, w: Value) -> Value:
     return P.contract(x, w, ((), ()), ((x.aval.ndim - 1,), (1,)))
 
 
-def _sigmoid(x: Value) -> Value:
-    return apply(OPS["sigmoid"], (x,))
-
-
-def _part(x: Value, k: int, size: int, count: int = 1) -> Value:
-    return P.narrow(x, x.aval.ndim - 1, k * size, count * size)
-
-
 # --------------------------------------------------------------------------------------------------- one step, by Values
 def _rnn_step(nonlinearity: str) -> Callable[..., States]:
     act = P.tanh if nonlinearity == "tanh" else lambda v: apply(OPS["relu"], (v,))
@@ -48,11 +40,7 @@ def _rnn_step(nonlinearity: str) -> Callable[..., States]:
 
 def _lstm_step(h: Value, c: Value, x: Value, w_hh: Value, *w_hr: Value) -> States:
     """``x`` is the projected input with both biases added."""
-    gates = P.add(x, _linear(h, w_hh))
-    n = c.aval.shape[-1]
-    in_forget = _sigmoid(_part(gates, 0, n, 2))
-    new_c = P.add(P.mul(_part(in_forget, 1, n), c), P.mul(_part(in_forget, 0, n), P.tanh(_part(gates, 2, n))))
-    new_h = P.mul(_sigmoid(_part(gates, 3, n)), P.tanh(new_c))
+    new_h, new_c = apply(OPS["lstm_gates"], (P.add(x, _linear(h, w_hh)), c))
     if w_hr:
         new_h = _linear(new_h, w_hr[0])
     return new_h, new_c, new_h
@@ -63,10 +51,7 @@ def _gru_step(h: Value, x: Value, w_hh: Value, *b_hh: Value) -> States:
     hidden = _linear(h, w_hh)
     if b_hh:
         hidden = P.add(hidden, b_hh[0])
-    n = h.aval.shape[-1]
-    rz = _sigmoid(P.add(_part(x, 0, n, 2), _part(hidden, 0, n, 2)))
-    new = P.tanh(P.add(_part(x, 2, n), P.mul(_part(rz, 0, n), _part(hidden, 2, n))))
-    out = P.add(new, P.mul(_part(rz, 1, n), P.sub(h, new)))
+    out = apply(OPS["gru_gates"], (x, hidden, h))
     return out, out
 
 

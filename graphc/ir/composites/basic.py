@@ -1,28 +1,11 @@
-"""Composites of plain arithmetic that are worth one node: sigmoid and clamp."""
+"""Composites of plain arithmetic that are worth one node: clamp."""
 from __future__ import annotations
 
 from typing import Any
 
 from .. import build as P
-from ..infer import require_float
-from ..node import Aval
 from ..optable import composite
-from ..samples import draw, unary
-
-
-def _sigmoid_infer(attrs: Any, x: Aval) -> Aval:
-    require_float("sigmoid", x)
-    return x
-
-
-def _sigmoid_expand(attrs: Any, x: Any) -> Any:
-    # Through tanh: no overflow on either side and one transcendental.
-    return P.add(P.mul(P.tanh(P.mul(x, 0.5)), 0.5), 0.5)
-
-
-composite("sigmoid", attrs=(), infer=_sigmoid_infer, expand=_sigmoid_expand,
-          vjp=lambda ctx, g: (P.mul(g, P.mul(ctx.out, P.sub(1, ctx.out))),), saves=("out",), samples=unary(),
-          doc="1 / (1 + exp(-x)).")
+from ..samples import draw
 
 
 def _clamp_parts(attrs: Any, ins: Any) -> tuple[Any, Any, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import ShapeError, VerifyError
 from .. import build as P
-from ..node import Aval, Graph, Value, aval
+from ..node import Aval, Graph, Node, Value, aval
 from ..optable import OPS, prim
 from ..recorder import apply, inline, state, trace
 from ..samples import draw
@@ -107,7 +107,7 @@ def _infer(attrs: Any, *ins: Aval) -> tuple[Aval, ...]:
     return (*outs[:n_carry], *[aval((length, *a.shape), a.dtype, a.device) for a in outs[n_carry:]])
 
 
-def _eval(attrs: Any, *ins: np.ndarray) -> tuple[Any, ...]:
+def _eval(attrs: Any, *ins: np.ndarray) -> Any:
     body, n_carry, n_xs, length, reverse, _ = attrs
     run = numpy_program(body)
     carries = list(ins[:n_carry])
@@ -172,9 +172,8 @@ class _Hoist(NamedTuple):
     perms: tuple[tuple[int, ...], ...]
 
 
-def _hoist(graph: Graph, slot: int) -> _Hoist | None:
+def _hoist(makers: list[Node], slot: int) -> _Hoist | None:
     """How the gradient in ``slot`` can leave the loop, or None: then it is summed step by step."""
-    makers = graph.producer()
     perms: list[tuple[int, ...]] = []
     node = makers[slot]
     while node.op is OPS["permute"]:
@@ -198,24 +197,57 @@ def _hoisted_gradient(h: _Hoist, stacked: list[Value]) -> Value:
     return out
 
 
-_PLANS: dict[Any, tuple[Graph, tuple[_Hoist | None, ...]]] = {}
+class _Plan(NamedTuple):
+    """The reverse step as a Graph of (cotangents of carries, gradients of consts that stay, ys). A place is the index of
+    a y, or ``~j`` for the j-th stacked input of the reverse loop."""
+
+    graph: Graph
+    hoists: tuple[_Hoist | None, ...]  # per const; operands are places
+    xs: tuple[int, ...]  # places of the gradients of the xs
 
 
-def _backward_plan(s: _Step, avals: tuple[Aval, ...]) -> tuple[Graph, tuple[_Hoist | None, ...]]:
-    """The reverse step as a Graph whose const outputs are replaced by the operands of the hoisted ones, and the hoists."""
+_PLANS: dict[Any, _Plan] = {}
+
+
+def _backward_plan(s: _Step, avals: tuple[Aval, ...]) -> _Plan:
+    """The plan for these avals, remembered."""
     found = _PLANS.get((s, avals))
     if found is None:
         if len(_PLANS) >= _LIMIT:
             _PLANS.clear()
-        graph = trace(lambda *a: _step_vjp(s, a), avals, grad=True)
-        n, k = len(s.carries), len(s.consts)
-        hoists = tuple(_hoist(graph, slot) for slot in graph.outputs[n:n + k])
-        mid: list[int] = []
-        for slot, h in zip(graph.outputs[n:n + k], hoists):
-            mid.extend((slot,) if h is None else h.operands)
-        graph = Graph(graph.nodes, (*graph.outputs[:n], *mid, *graph.outputs[n + k:]))
-        found = _PLANS[s, avals] = graph, hoists
+        found = _PLANS[s, avals] = _make_plan(s, trace(lambda *a: _step_vjp(s, a), avals, grad=True))
     return found
+
+
+def _make_plan(s: _Step, graph: Graph) -> _Plan:
+    makers = graph.producer()
+    n, k = len(s.carries), len(s.consts)
+    stacked = {node.slot: i for i, node in enumerate(graph.inputs[n:len(graph.inputs) - _n_consts(s, graph)])}
+    ys: list[int] = []
+
+    def place(slot: int) -> int:
+        origin = slot
+        while makers[origin].op is OPS["reshape"] and makers[origin].avals == makers[origin].in_avals:
+            origin = makers[origin].ins[0]
+        if origin in stacked:  # already there for every step
+            return ~stacked[origin]
+        if slot not in ys:
+            ys.append(slot)
+        return ys.index(slot)
+
+    kept: list[int] = []
+    hoists: list[_Hoist | None] = []
+    for slot in graph.outputs[n:n + k]:
+        h = _hoist(makers, slot)
+        if h is None:
+            kept.append(slot)
+        hoists.append(h and h._replace(operands=tuple(map(place, h.operands))))
+    xs = tuple(map(place, graph.outputs[n + k:]))
+    return _Plan(Graph(graph.nodes, (*graph.outputs[:n], *kept, *ys)), tuple(hoists), xs)
+
+
+def _n_consts(s: _Step, graph: Graph) -> int:
+    return len(graph.inputs) - len(s.carries) - s.n_xs - s.n_carry - len(s.ys)
 
 
 def _vjp(ctx: Any, g: Any) -> tuple[Value | None, ...]:
@@ -233,43 +265,31 @@ def _vjp(ctx: Any, g: Any) -> tuple[Value | None, ...]:
               tuple(i for i in range(len(outs) - n_carry) if g[n_carry + i] is not None))
     d_carry = [g[i] if g[i] is not None else P.zeros_like(ins[i]) for i in s.carries]
     steps = [*xs, *saved, *[g[n_carry + i] for i in s.ys]]
-    plan, hoists = _backward_plan(s, _step_avals(d_carry, steps, consts))
-    sums = [P.zeros_like(consts[i]) for i, h in zip(s.consts, hoists) if h is None]
+    plan = _backward_plan(s, _step_avals(d_carry, steps, consts))
+    sums = [P.zeros_like(consts[i]) for i, h in zip(s.consts, plan.hoists) if h is None]
     n, k = len(d_carry), len(sums)
 
     def step(*args: Value) -> tuple[Value, ...]:
-        res = inline(plan, (*args[:n], *args[n + k:]))
-        running = iter(args[n:n + k])
-        mid: list[Value] = []
-        ys: list[Value] = []
-        rest = iter(res[n:])
-        for h in hoists:
-            if h is None:
-                mid.append(P.add(next(running), next(rest)))
-            else:
-                ys.extend(next(rest) for _ in h.operands)
-        return (*res[:n], *mid, *ys, *rest)
+        res = inline(plan.graph, (*args[:n], *args[n + k:]))
+        return (*res[:n], *[P.add(a, b) for a, b in zip(args[n:n + k], res[n:n + k])], *res[n + k:])
 
-    out = list(scan(("vjp", s), step, [*d_carry, *sums], steps, list(consts), reverse=not reverse))
-    return _collect(s, hoists, len(ins), needs, out)
+    out = scan(("vjp", s), step, [*d_carry, *sums], steps, list(consts), reverse=not reverse)
+    return _collect(s, plan, needs, list(out[:n]), list(out[n:n + k]), [*out[n + k:]], steps)
 
 
-def _collect(s: _Step, hoists: tuple[_Hoist | None, ...], n_ins: int, needs: list[bool],
-             out: list[Value]) -> tuple[Value | None, ...]:
+def _collect(s: _Step, plan: _Plan, needs: list[bool], d_carry: list[Value], sums: list[Value], ys: list[Value],
+             steps: list[Value]) -> tuple[Value | None, ...]:
     """Sort the reverse loop's results by input of the forward loop."""
-    grads: list[Value | None] = [None] * n_ins
-    for i in s.carries:
-        d = out.pop(0)
+    def at(place: int) -> Value:
+        return ys[place] if place >= 0 else steps[~place]
+
+    grads: list[Value | None] = [None] * len(needs)
+    for i, d in zip(s.carries, d_carry):
         grads[i] = d if needs[i] else None
-    first = s.n_carry + s.n_xs
-    for i, h in zip(s.consts, hoists):
-        if h is None:
-            grads[first + i] = out.pop(0)
-    for i, h in zip(s.consts, hoists):
-        if h is not None:
-            grads[first + i] = _hoisted_gradient(h, [out.pop(0) for _ in h.operands])
-    for i in s.xs:
-        grads[s.n_carry + i] = out.pop(0)
+    for i, h in zip(s.consts, plan.hoists):
+        grads[s.n_carry + s.n_xs + i] = sums.pop(0) if h is None else _hoisted_gradient(h, [at(p) for p in h.operands])
+    for i, place in zip(s.xs, plan.xs):
+        grads[s.n_carry + i] = at(place)
     return tuple(grads)
 
 
