@@ -71,6 +71,7 @@ for _name, _obj in list(vars(ops).items()):
         globals()[_name] = _obj
 
 range = ops.range_
+tensor = ops.tensor  # the function; the module stays reachable as `from graphc.tensor import ...`
 FloatTensor = ops.legacy_type(float32, "FloatTensor")
 DoubleTensor = ops.legacy_type(float64, "DoubleTensor")
 HalfTensor = ops.legacy_type(float16, "HalfTensor")

@@ -25,10 +25,10 @@ class GradNode:
         self.edges: tuple[Any, ...] | None = tuple([v.gfn for v in ins])
         if op.saves_any:  # type: ignore[union-attr]
             keep = op.save_ins  # type: ignore[union-attr]
-            if keep is None:
+            if keep is None or len(keep) == len(ins):
                 self.ins: Any = ins
             else:
-                self.ins = {i: ins[i] for i in keep if i < len(ins)}
+                self.ins = tuple([v if i in keep else None for i, v in enumerate(ins)])
             # An alias without gradient edge: keeping `out` itself would make a cycle out -> gfn -> out.
             self.out: Any = alias_value(out) if out is not None and op.save_out else None  # type: ignore[union-attr]
         else:

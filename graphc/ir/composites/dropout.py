@@ -1,0 +1,30 @@
+"""Dropout as one node: the mask is a pure function of (seed, offset, index), so backward recomputes it."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...dtypes import float32
+from .. import build as P
+from ..optable import OPS, composite
+from ..recorder import apply
+from ..samples import draw
+
+
+def _scaled(attrs: Any, x: Any, seed: Any, offset: Any, p: Any) -> Any:
+    bits = apply(OPS["rng_bits"], (seed, offset), (x.shape,))
+    u = P.mul(P.cast(P.shr(bits, 8), float32), 2.0**-24)
+    keep = P.cast(P.ge(u, p), x.dtype)
+    scale = P.cast(P.reciprocal(P.sub(1.0, p)), x.dtype)
+    return P.mul(P.mul(x, keep), scale)
+
+
+def _vjp(ctx: Any, g: Any) -> Any:
+    _, seed, offset, p = ctx.ins
+    return apply(OPS["dropout"], (g, seed, offset, p)), None, None, None
+
+
+composite("dropout", attrs=(), infer=lambda attrs, x, seed, offset, p: x, expand=_scaled, vjp=_vjp, saves=(1, 2, 3),
+          samples=lambda: [((draw("d", 4, 5), np.int64(3), np.int64(0), np.float32(0.4)), ())],
+          doc="x * mask / (1 - p).")
