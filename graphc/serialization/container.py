@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .dtype_table import BY_NAME, ElementType, little_endian_bytes, normalise
-from .records import Builder, DryBuilder, StorageRecord, TensorRecord, check_dims, from_array, product, row_major
+from .records import Builder, DryBuilder, StorageRecord, TensorRecord, check_dims, from_array, row_major
 from .safetensors_format import Entry, Header, build_header, read_entry, read_header
 from .source import Source
 from .tree import Decoder, Encoder, Leaf, Path, path_name, render_path
@@ -234,8 +234,6 @@ def _record(row: Any, header: Header, blocks: dict[str, np.ndarray], storages: d
         normalise(raw, element if element.name == "complex128" else header.entries[name].element)
         storage = storages[name] = StorageRecord(raw.size, raw, device[:100], name, element=element)
     dims = check_dims(shape, "size")
-    if product(dims) >= 1 << 62:
-        raise CheckpointError(f"tensor '{name[:200]}': size {dims} overflows")
     steps = row_major(dims) if strides is None else check_dims(strides, "stride")
     record = TensorRecord(storage, element, dims, steps, offset, "r" in flags, "p" in flags, "c" in flags, "n" in flags)
     record.check()

@@ -4,6 +4,7 @@ Semantics of the ``_rebuild_*`` functions: PyTorch's ``torch/_utils.py``.
 """
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter, OrderedDict
 from typing import Any
@@ -171,7 +172,8 @@ def _bytes(machine: Machine, args: tuple[Any, ...]) -> bytes:
     if len(args) == 1 and type(args[0]) in (bytes, bytearray):
         return bytes(args[0])
     if len(args) == 2 and type(args[0]) is str and args[1] in ("latin1", "latin-1"):
-        return args[0].encode("latin-1")
+        with contextlib.suppress(UnicodeEncodeError):
+            return args[0].encode("latin-1")
     raise CheckpointError("bytes made of something other than Latin-1 text")
 
 

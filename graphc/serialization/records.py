@@ -69,7 +69,7 @@ class TensorRecord:
         need = self.offset
         if 0 not in self.shape:
             need += 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
-        if need > have or self.numel > _LIMIT:
+        if need > have or not representable(self.shape, self.element.itemsize):
             raise CheckpointError(
                 f"a tensor of size {self.shape}, stride {self.strides} and offset {self.offset} needs {need} elements, "
                 f"but its storage '{self.storage.key}' has {have}")
@@ -98,6 +98,11 @@ def product(shape: Sequence[int]) -> int:
     for n in shape:
         total *= n
     return total
+
+
+def representable(shape: Sequence[int], itemsize: int) -> bool:
+    """Whether NumPy can make an array of this shape: even an empty one must not overflow when its zeros are left out."""
+    return product([n for n in shape if n]) * itemsize < 1 << 63
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:

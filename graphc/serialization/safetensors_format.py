@@ -1,7 +1,8 @@
 """The safetensors layout by hand: 8-byte little-endian header length, JSON header, tensor bytes.
 
 Format: https://github.com/huggingface/safetensors#format. Reading is as strict as the reference implementation and
-stricter in one point: a JSON key given twice is refused, since readers disagree on which one counts.
+stricter in three points: a JSON key given twice is refused, since readers disagree on which one counts; so are shapes
+that NumPy can't hold (only empty ones, such as [0, 2**63]) and headers of more than MAX_TENSORS tensors.
 """
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .dtype_table import BY_CODE, ElementType, little_endian_bytes, normalise, of_array
-from .records import MAX_DIMS, product
+from .records import MAX_DIMS, product, representable
 from .source import Source
 
 MAX_HEADER = 100_000_000  # the reference implementation's limit
@@ -207,12 +208,8 @@ def _entry(name: str, info: Any) -> Entry:
     if not _is_u64_list(offsets) or len(offsets) != 2:
         raise CheckpointError(f"{where}: data_offsets must be two unsigned integers")
     start, end = offsets
-    # Like the reference, check the product step by step in 64 bits: 0 * 2**63 * 2**63 overflows there too.
-    total = 1
-    for n in (*shape, element.itemsize * 8):
-        total *= n
-        if total >= 1 << 64:
-            raise CheckpointError(f"{where}: the product of shape {shape} overflows")
+    if not representable(shape, element.itemsize):
+        raise CheckpointError(f"{where}: the product of shape {shape} overflows")
     need = product(shape) * element.itemsize
     if end - start != need:
         raise CheckpointError(f"{where}: shape {shape} of {element.name} needs {need} bytes, its data_offsets "

@@ -19,7 +19,7 @@ from .pickle_machine import Machine, Token
 from .pickle_ops import scan
 from .records import Builder, DryBuilder, StorageRecord
 from .source import Source
-from .zip_format import ZipEntry, read_directory, read_zip_entry
+from .zip_format import TORCHSCRIPT, ZipEntry, read_directory, read_zip_entry
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # LONG1 of _MAGIC, STOP
@@ -55,8 +55,7 @@ class _Archive:
             raise CheckpointError("a zip archive, but not a checkpoint: its entries don't lie in one folder")
         self.entries: dict[str, ZipEntry] = {name.partition("/")[2]: e for name, e in entries.items()}
         if "constants.pkl" in self.entries:
-            raise CheckpointError("a TorchScript archive, which holds code; load it with PyTorch and save its "
-                                  "state_dict()")
+            raise CheckpointError(TORCHSCRIPT)
         if "data.pkl" not in self.entries:
             raise CheckpointError("a zip archive, but not a checkpoint: it has no data.pkl")
         # PyTorch can be told to write no checksums: then all are zero. One damaged checksum never looks like that.

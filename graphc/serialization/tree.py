@@ -221,7 +221,7 @@ def _factory_name(factory: Any, path: Path) -> str:
 
 
 def _dtype_name(kind: np.dtype) -> str:
-    return kind.name if kind.kind == "V" else kind.str
+    return kind.name if kind.name.startswith(("bfloat", "float8")) else kind.str  # ml_dtypes have no code
 
 
 def _plain_dtype(kind: np.dtype, path: Path) -> None:
@@ -233,7 +233,7 @@ def _plain_dtype(kind: np.dtype, path: Path) -> None:
 def refusal(obj: Any, path: Path) -> str:
     """Why ``obj`` can't be saved and what to save instead."""
     where, kind = render_path(path), f"{type(obj).__module__}.{type(obj).__qualname__}"
-    if hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict"):
+    if not isinstance(obj, type) and hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict"):
         return (f"{where} is a whole {kind} object. graphc saves data only and runs no code on load: save its "
                 "state_dict() and load it into a new object with load_state_dict()")
     if callable(obj):

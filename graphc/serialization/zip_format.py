@@ -25,6 +25,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX32 = 0xFFFFFFFF
 _ALLOWED_FLAGS = 0x0808  # sizes in a data descriptor, UTF-8 name
 _BAD_PARTS = ("", ".", "..")
+TORCHSCRIPT = "a TorchScript archive, which holds code; load it with PyTorch and save its state_dict()"
 ALIGNMENT = 64  # of every entry's data, as PyTorch writes it, so that readers can map the file
 
 
@@ -122,6 +123,8 @@ def _central_entry(source: Source, raw: bytes, at: int) -> tuple[ZipEntry, int, 
     raw_name, extra = raw[at:at + n_name], raw[at + n_name:at + n_name + n_extra]
     name = _name(raw_name)
     size, packed, header = _wide(extra, [size, packed, header])
+    if method and "/code/" in name:
+        raise CheckpointError(TORCHSCRIPT)
     if method or packed != size:
         raise CheckpointError(f"zip entry '{name}' is compressed; checkpoints are stored uncompressed, and a "
                               "compressed one could unpack to any size")
