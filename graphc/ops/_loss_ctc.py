@@ -11,7 +11,8 @@ from ..ir.composites._common import wide
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.prims.control import scan
-from ..ir.recorder import apply
+from ..ir.recorder import apply, state
+from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
 from ._common import val
 from ._reduction import finish, reduction_name
@@ -90,12 +91,23 @@ def _forward(logp: Value, targets: Value, in_len: Value, out_len: Value, blank: 
     return P.neg(apply(OPS["logsumexp"], (ends,), ((1,), False)))
 
 
+def _pytorch_gradient(nll: Value, logp: Value, in_len: Value) -> Value:
+    """``nll``, its gradient for ``logp`` increased by exp(logp), as in PyTorch, whose rule assumes probabilities that sum
+    to one; log_softmax's own gradient cancels the term."""
+    if logp.gfn is None or not state.grad:
+        return nll
+    steps = P.reshape(P.iota(logp.aval.shape[0], int64, logp.aval.device), (logp.aval.shape[0], 1, 1))
+    inside = P.lt(steps, P.reshape(in_len, (1, in_len.aval.size, 1)))
+    mass = P.sum(P.where(inside, P.exp(logp), P.zeros_like(logp)), (0, 2))
+    return P.add(nll, P.sub(mass, alias_value(mass)))  # adds zero
+
+
 def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
              reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
     """CTC loss of log-probabilities (T, N, C) or (T, C); targets (N, S), concatenated (sum of lengths,), or (S,).
 
     ``mean`` divides each loss by its target's length first. A target that cannot be emitted gives infinity, or 0 with
-    ``zero_infinity``. The gradient is that of the formula; PyTorch's adds a term that log_softmax's gradient cancels."""
+    ``zero_infinity``. RuntimeError for shapes that do not fit and a ``blank`` that is no class."""
     reduction = reduction_name(None, None, reduction)
     x = val(log_probs)
     single = x.aval.ndim == 2
@@ -110,7 +122,8 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_leng
         raise ShapeError("ctc_loss: log_probs must have at least one time step")
     in_len, out_len = _lengths(input_lengths, batch, "input_lengths"), _lengths(target_lengths, batch, "target_lengths")
     t = _padded(P.cast(val(targets, "targets"), int64), out_len, batch)
-    nll = _forward(wide(x), t, in_len, out_len, blank)
+    logp = wide(x)
+    nll = _pytorch_gradient(_forward(logp, t, in_len, out_len, blank), logp, in_len)
     lost = P.gt(nll, -_IMPOSSIBLE / 2)
     nll = P.where(lost, P.full_like(nll, 0.0 if zero_infinity else math.inf), nll)
     if reduction == "mean":

@@ -211,7 +211,8 @@ def test_cosine_similarity(dim):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("form", ["padded", "concatenated", "single"])
-def test_ctc_loss(reduction, form):
+@pytest.mark.parametrize("of_logits", [True, False])
+def test_ctc_loss(reduction, form, of_logits):
     logits = real(7, 3, 5)
     targets = np.array([[1, 2, 2, 0], [3, 3, 4, 1], [4, 0, 0, 0]])
     lens, ins = [3, 2, 1], [7, 6, 5]
@@ -222,7 +223,9 @@ def test_ctc_loss(reduction, form):
     results, grads = [], []
     for lib, mod, fn in ((graphc, GF, L.ctc_loss), (torch, F, F.ctc_loss)):
         x = lib.tensor(logits, requires_grad=True)
-        out = fn(mod.log_softmax(x, -1), lib.tensor(targets), lib.tensor(ins), lib.tensor(lens), reduction=reduction)
+        if not of_logits:
+            x = mod.log_softmax(x, -1).detach().requires_grad_()
+        out = fn(mod.log_softmax(x, -1) if of_logits else x, lib.tensor(targets), lib.tensor(ins), lib.tensor(lens), reduction=reduction)
         (out * 1.5).sum().backward()
         results.append(out.detach().numpy())
         grads.append(x.grad.numpy())
