@@ -75,8 +75,8 @@ def _refusal(module: str, name: str) -> str:
 
 def storage_from_id(pid: Any, fields: int) -> tuple[StorageClass, str, str, int, Any]:
     """Validate ``("storage", class, key, location, numel[, view])``: (class, key, location, numel, view)."""
-    valid = type(pid) is tuple and len(pid) == fields and pid[0] in ("storage", b"storage")
-    if not valid or not isinstance(pid[1], StorageClass):
+    valid = type(pid) is tuple and len(pid) == fields and type(pid[0]) in (str, bytes)
+    if not valid or pid[0] not in ("storage", b"storage") or not isinstance(pid[1], StorageClass):
         raise CheckpointError("refused: a persistent id that is not a storage")
     _, kind, key, location, numel = pid[:5]
     key = key.decode("ascii") if type(key) is bytes else key
@@ -171,7 +171,7 @@ def _bytes(machine: Machine, args: tuple[Any, ...]) -> bytes:
         return b""
     if len(args) == 1 and type(args[0]) in (bytes, bytearray):
         return bytes(args[0])
-    if len(args) == 2 and type(args[0]) is str and args[1] in ("latin1", "latin-1"):
+    if len(args) == 2 and type(args[0]) is str and type(args[1]) is str and args[1] in ("latin1", "latin-1"):
         with contextlib.suppress(UnicodeEncodeError):
             return args[0].encode("latin-1")
     raise CheckpointError("bytes made of something other than Latin-1 text")
@@ -219,7 +219,8 @@ def _np_scalar(machine: Machine, args: tuple[Any, ...]) -> Any:
 
 def _np_reconstruct(machine: Machine, args: tuple[Any, ...]) -> np.ndarray:
     kind, shape, _ = _arity("numpy _reconstruct", args, 3)
-    if not isinstance(kind, Token) or kind.name != "numpy.ndarray" or shape != (0,):
+    plain = isinstance(kind, Token) and kind.name == "numpy.ndarray"
+    if not plain or type(shape) is not tuple or [type(n) for n in shape] != [int] or shape[0]:
         raise CheckpointError("refused: a NumPy array subclass or a malformed array")
     return np.empty(0, np.int8)  # BUILD follows and sets the rest
 
@@ -227,7 +228,7 @@ def _np_reconstruct(machine: Machine, args: tuple[Any, ...]) -> np.ndarray:
 def _np_frombuffer(machine: Machine, args: tuple[Any, ...]) -> np.ndarray:
     raw, dtype, shape, order = _arity("numpy _frombuffer", args, 4)
     check_array_parts(shape, dtype, raw)
-    if order not in ("C", "F"):
+    if type(order) is not str or order not in ("C", "F"):
         raise CheckpointError("a pickled NumPy array with an unknown memory order")
     return np.frombuffer(bytearray(raw), check_plain_dtype(dtype)).reshape(shape, order=order)
 

@@ -200,8 +200,9 @@ def check_plain_dtype(dtype: np.dtype) -> np.dtype:
 
 def _set_byte_order(dtype: np.dtype, state: Any) -> None:
     """The state numpy pickles for a simple dtype: (version, order, None, None, None, size, alignment, flags)."""
-    valid = type(state) is tuple and len(state) == 8 and state[0] in (3, 4) and state[1] in ("<", ">", "|", "=")
-    if not valid or state[2:5] != (None, None, None) or state[7] not in (0, 8) or state[5] not in (-1, dtype.itemsize):
+    kinds = [int, str, type(None), type(None), type(None), int, int, int]
+    valid = type(state) is tuple and [type(part) for part in state] == kinds and state[0] in (3, 4)
+    if not valid or state[1] not in "<>|=" or state[7] not in (0, 8) or state[5] not in (-1, dtype.itemsize):
         raise CheckpointError("refused: a NumPy dtype with a state that simple dtypes don't have")
     if state[1] in ("<", ">"):
         # Only a fresh copy made by our own handler gets here, and the tuple is built here, not the file's.
