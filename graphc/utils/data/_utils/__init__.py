@@ -1,0 +1,1 @@
+"""Internals of the loader: fetching, collating, worker processes and how batches travel."""
