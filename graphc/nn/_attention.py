@@ -7,8 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import ops
+from ..dtypes import bool_
+from ..ops.activation import softmax
+from ..ops.attention import scaled_dot_product_attention
+from ..ops.matmul import linear
+from ..ops.random import dropout
+from ..ops.shape import pad
 from ..tensor import Tensor
-from . import functional as F
 
 
 def _none_or_dtype(input: Tensor | None) -> Any:
@@ -20,7 +25,7 @@ def _canonical_mask(mask: Tensor | None, mask_name: str, other_type: Any, other_
     """``mask`` as something to add to scores: a boolean one becomes 0 and -inf."""
     if mask is None:
         return None
-    is_bool = mask.dtype == _bool()
+    is_bool = mask.dtype == bool_
     if not is_bool and not mask.is_floating_point():
         raise AssertionError(f"only bool and floating types of {mask_name} are supported")
     if check_other and other_type is not None and mask.dtype != other_type:
@@ -29,12 +34,6 @@ def _canonical_mask(mask: Tensor | None, mask_name: str, other_type: Any, other_
     if not is_bool:
         return mask
     return ops.zeros_like(mask, dtype=target_type).masked_fill(mask, float("-inf"))
-
-
-def _bool() -> Any:
-    from ..dtypes import bool_
-
-    return bool_
 
 
 def _mha_shape_check(query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None,
@@ -68,16 +67,16 @@ def _project_packed(q: Tensor, k: Tensor, v: Tensor, w: Tensor | None,
     if w is None:
         raise AssertionError("use_separate_proj_weight is False but in_proj_weight is None")
     if k is v and q is k:
-        proj = F.linear(q, w, b)
+        proj = linear(q, w, b)
         return proj.chunk(3, dim=-1)
     width = q.shape[-1]
     if k is v:
         w_q, w_kv = w.split([width, 2 * width])
         b_q, b_kv = (None, None) if b is None else b.split([width, 2 * width])
-        return (F.linear(q, w_q, b_q), *F.linear(k, w_kv, b_kv).chunk(2, dim=-1))
+        return (linear(q, w_q, b_q), *linear(k, w_kv, b_kv).chunk(2, dim=-1))
     w_q, w_k, w_v = w.chunk(3)
     b_q, b_k, b_v = (None,) * 3 if b is None else b.chunk(3)
-    return F.linear(q, w_q, b_q), F.linear(k, w_k, b_k), F.linear(v, w_v, b_v)
+    return linear(q, w_q, b_q), linear(k, w_k, b_k), linear(v, w_v, b_v)
 
 
 def _check_attn_mask(mask: Tensor, length: int, source: int, rows: int) -> Tensor:
@@ -96,7 +95,7 @@ def _check_attn_mask(mask: Tensor, length: int, source: int, rows: int) -> Tenso
 
 def _padded(mask: Tensor | None) -> Tensor | None:
     """``mask`` with one more, allowed, source position."""
-    return None if mask is None else F.pad(mask, (0, 1))
+    return None if mask is None else pad(mask, (0, 1))
 
 
 def _heads(x: Tensor, static: Tensor | None, name: str, rows: int, head_dim: int) -> Tensor:
@@ -128,9 +127,9 @@ def _attend_with_weights(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, b
     """Attention of ``(N * heads, T, head_dim)``; returns ``(L, N, E)`` and the weights ``(N, heads, L, S)``."""
     rows, length, head_dim = q.shape
     scores = ops.bmm(q * math.sqrt(1.0 / head_dim), k.transpose(-2, -1))
-    weights = F.softmax(scores if mask is None else scores + mask, dim=-1)
+    weights = softmax(scores if mask is None else scores + mask, dim=-1)
     if dropout_p > 0.0:
-        weights = F.dropout(weights, p=dropout_p)
+        weights = dropout(weights, p=dropout_p)
     out = ops.bmm(weights, v).transpose(0, 1).reshape(length, batch, -1)
     return out, weights.view(batch, rows // batch, length, -1)
 
@@ -143,7 +142,7 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, batch: i
     if mask is not None:
         mask = mask.unsqueeze(0) if mask.shape[0] == 1 else mask.view(batch, heads, mask.shape[1], mask.shape[2])
     q, k, v = (t.view(batch, heads, t.shape[1], head_dim) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal)
+    out = scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal)
     return out.permute(2, 0, 1, 3).reshape(length, batch, -1), None
 
 
@@ -209,7 +208,7 @@ def multi_head_attention_forward(
     mask = _merge_padding(mask, padding, batch, num_heads, k.shape[1])
     attend = _attend_with_weights if need_weights else _attend_fused
     out, probabilities = attend(q, k, v, mask, batch, dropout_p if training else 0.0, is_causal)
-    out = F.linear(out, out_proj_weight, out_proj_bias)
+    out = linear(out, out_proj_weight, out_proj_bias)
     if probabilities is not None and average_attn_weights:
         probabilities = probabilities.mean(dim=1)
     if batched:
@@ -237,4 +236,4 @@ def _project_separate(query: Tensor, key: Tensor, value: Tensor, weights: tuple[
         if weight is None:
             raise AssertionError(f"use_separate_proj_weight is True but {name}_proj_weight is None")
     b_q, b_k, b_v = (None,) * 3 if bias is None else bias.chunk(3)
-    return F.linear(query, weights[0], b_q), F.linear(key, weights[1], b_k), F.linear(value, weights[2], b_v)
+    return linear(query, weights[0], b_q), linear(key, weights[1], b_k), linear(value, weights[2], b_v)

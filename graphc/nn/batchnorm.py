@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import ops
 from ..autograd import no_grad
+from ..dtypes import int64
 from ..tensor import Tensor
 from . import functional as F
 from . import init
@@ -19,8 +20,6 @@ __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "Insta
 
 
 def _count(device: Any) -> Tensor:
-    from ..dtypes import int64
-
     return ops.zeros((), dtype=int64, device=device)
 
 

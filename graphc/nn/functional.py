@@ -1,54 +1,165 @@
-"""``torch.nn.functional``'s names. No maths here: every function lives in a family of ``graphc.ops``.
-
-Names resolve on first use and then stay in this module, so that importing it loads no op family and
-``F.relu`` costs a plain attribute afterwards.
-"""
+"""``torch.nn.functional``'s names. No maths here: every function lives in a family of ``graphc.ops``."""
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-_FAMILIES: dict[str, str] = {
-    "activation": """
-        relu relu_ relu6 gelu silu elu elu_ selu selu_ celu celu_ leaky_relu leaky_relu_ prelu rrelu rrelu_ mish
-        hardtanh hardtanh_ hardswish hardsigmoid glu logsigmoid softsign tanhshrink softshrink hardshrink threshold
-        threshold_ softmax log_softmax softmin softplus gumbel_softmax sigmoid tanh""",
-    "loss": """
-        cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
-        binary_cross_entropy_with_logits kl_div poisson_nll_loss gaussian_nll_loss hinge_embedding_loss
-        margin_ranking_loss cosine_embedding_loss triplet_margin_loss multi_margin_loss multilabel_margin_loss
-        multilabel_soft_margin_loss soft_margin_loss ctc_loss triplet_margin_with_distance_loss pairwise_distance
-        cosine_similarity""",
-    "norm": """
-        layer_norm batch_norm group_norm instance_norm rms_norm local_response_norm normalize""",
-    "conv": """
-        conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d unfold fold""",
-    "pool": """
-        max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-        adaptive_max_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d
-        max_unpool1d max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d max_pool1d_with_indices
-        max_pool2d_with_indices max_pool3d_with_indices interpolate upsample upsample_nearest upsample_bilinear
-        grid_sample affine_grid""",
-    "matmul": "linear bilinear pdist",
-    "indexing": "embedding one_hot embedding_bag",
-    "attention": "scaled_dot_product_attention",
-    "random": "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout",
-    "shape": "pad pixel_shuffle pixel_unshuffle channel_shuffle",
-}
-_HOME: dict[str, str] = {name: f"graphc.ops.{family}" for family, names in _FAMILIES.items() for name in names.split()}
-_HOME.update({name: "graphc.nn._attention" for name in ("multi_head_attention_forward", "_canonical_mask",
-                                                        "_none_or_dtype")})
+from .. import ops
+from ..ops.activation import (
+    celu,
+    celu_,
+    elu,
+    elu_,
+    gelu,
+    glu,
+    gumbel_softmax,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    hardtanh_,
+    leaky_relu,
+    leaky_relu_,
+    log_softmax,
+    logsigmoid,
+    mish,
+    prelu,
+    relu,
+    relu6,
+    relu_,
+    rrelu,
+    rrelu_,
+    selu,
+    selu_,
+    sigmoid,
+    silu,
+    softmax,
+    softmin,
+    softplus,
+    softshrink,
+    softsign,
+    tanh,
+    tanhshrink,
+    threshold,
+    threshold_,
+)
+from ..ops.attention import (
+    scaled_dot_product_attention,
+)
+from ..ops.conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    fold,
+    unfold,
+)
+from ..ops.indexing import (
+    embedding,
+    embedding_bag,
+    one_hot,
+)
+from ..ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_embedding_loss,
+    cosine_similarity,
+    cross_entropy,
+    ctc_loss,
+    gaussian_nll_loss,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    margin_ranking_loss,
+    mse_loss,
+    multi_margin_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
+    nll_loss,
+    pairwise_distance,
+    poisson_nll_loss,
+    smooth_l1_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
+from ..ops.matmul import (
+    bilinear,
+    linear,
+)
+from ..ops.norm import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    normalize,
+    rms_norm,
+)
+from ..ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    interpolate,
+    lp_pool1d,
+    lp_pool2d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    max_unpool2d,
+    upsample,
+)
+from ..ops.random import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+)
+from ..ops.shape import (
+    channel_shuffle,
+    pad,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
+from ._attention import _canonical_mask as _canonical_mask
+from ._attention import _none_or_dtype as _none_or_dtype
+from ._attention import multi_head_attention_forward
 
-__all__ = sorted(name for name in _HOME if not name.startswith("_"))
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "batch_norm", "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "celu_",
+    "channel_shuffle", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "ctc_loss", "dropout", "dropout1d",
+    "dropout2d", "dropout3d", "elu", "elu_", "embedding", "embedding_bag", "feature_alpha_dropout", "fold",
+    "gaussian_nll_loss", "gelu", "glu", "group_norm", "gumbel_softmax", "hardshrink", "hardsigmoid",
+    "hardswish", "hardtanh", "hardtanh_", "hinge_embedding_loss", "huber_loss", "instance_norm", "interpolate",
+    "kl_div", "l1_loss", "layer_norm", "leaky_relu", "leaky_relu_", "linear", "local_response_norm",
+    "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "margin_ranking_loss", "max_pool1d", "max_pool2d",
+    "max_pool3d", "max_unpool2d", "mish", "mse_loss", "multi_head_attention_forward", "multi_margin_loss",
+    "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss", "normalize", "one_hot", "pad",
+    "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "prelu", "relu", "relu6",
+    "relu_", "rms_norm", "rrelu", "rrelu_", "scaled_dot_product_attention", "selu", "selu_", "sigmoid", "silu",
+    "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh",
+    "tanhshrink", "threshold", "threshold_", "triplet_margin_loss", "triplet_margin_with_distance_loss",
+    "unfold", "upsample",
+]
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(home), name)
-    return found
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+    """A function a family has gained since this list was written."""
+    for family in ops.FAMILIES:
+        found = getattr(family, name, None)
+        if callable(found) and not name.startswith("_"):
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -352,7 +352,7 @@ class RNNCellBase(Module):
             text += f", nonlinearity={self.nonlinearity}"
         return text
 
-    def _weights(self) -> tuple[Any, ...]:
+    def _weights(self) -> tuple[Any, Any, Any, Any]:
         return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
 
     def _checked(self, input: Tensor, hx: tuple[Tensor, ...] | None, parts: int) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ The module's class is replaced by a subclass with a property of the tensor's nam
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -152,7 +153,7 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
     """Copies of a parametrized module keep its made-up class, which pickling could not find by name."""
     found = memo.get(id(self))
     if found is None:
-        found = memo[id(self)] = type(self).__new__(type(self))
+        found = memo[id(self)] = self.__class__.__new__(self.__class__)
         found.__dict__.update(copy.deepcopy(self.__dict__, memo))
     return found
 
@@ -169,8 +170,7 @@ def _inject_new_class(module: Module) -> None:
     body: dict[str, Any] = {"__getstate__": _no_getstate, "__module__": cls.__module__}
     if not hasattr(cls, "__deepcopy__"):
         body["__deepcopy__"] = _deepcopy
-    make_class: Any = type
-    module.__class__ = make_class(f"Parametrized{cls.__name__}", (cls,), body)
+    module.__class__ = types.new_class(f"Parametrized{cls.__name__}", (cls,), {}, lambda space: space.update(body))
 
 
 def _inject_property(module: Module, name: str) -> None:
