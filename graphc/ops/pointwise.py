@@ -40,10 +40,30 @@ def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) ->
 def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
     """``input - alpha * other``."""
     x, y = binary_values("sub", input, other)
-    if x.aval.dtype is bool_:
+    if _is_bool(input) or _is_bool(other):
         raise DTypeError("Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a "
                          "mask, use the `~` or `logical_not()` operator instead.")
     return to_out(out, P.sub(x, y if alpha == 1 else P.mul(y, to_dtype(alpha, y.aval.dtype))))
+
+
+def _is_bool(x: Any) -> bool:
+    return isinstance(x, bool) or isinstance(x, Tensor) and x.dtype is bool_
+
+
+def _refuse_bool(name: str) -> Callable[[Value, Value], None]:
+    def check(a: Value, b: Value) -> None:
+        if a.aval.dtype is bool_:
+            raise NotImplementedError(f'"{name}" not implemented for \'Bool\'')
+
+    return check
+
+
+def _refuse_ints(name: str) -> Callable[[Value, Value], None]:
+    def check(a: Value, b: Value) -> None:
+        if a.aval.dtype.category < 2:
+            raise NotImplementedError(f'"{name}" not implemented for {a.aval.dtype.name}; convert with .float() first')
+
+    return check
 
 
 def mul(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
@@ -72,19 +92,26 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor
 
 def floor_divide(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
     """Quotient rounded down."""
-    return to_out(out, P.floordiv(*binary_values("floor_divide", input, other)))
+    x, y = binary_values("floor_divide", input, other)
+    _refuse_bool("div_floor")(x, y)
+    return to_out(out, P.floordiv(x, y))
 
 
-def _bin(name: str, fn: Callable[[Value, Value], Value], doc: str, *, at_least_float: bool = False) -> Callable[..., Tensor]:
+def _bin(name: str, fn: Callable[[Value, Value], Value], doc: str, *, at_least_float: bool = False,
+         check: Callable[[Value, Value], None] | None = None) -> Callable[..., Tensor]:
     def f(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
-        return to_out(out, fn(*binary_values(name, input, other, at_least_float=at_least_float)))
+        x, y = binary_values(name, input, other, at_least_float=at_least_float)
+        if check is not None:
+            check(x, y)
+        return to_out(out, fn(x, y))
 
     f.__name__, f.__doc__ = name, doc
     return f
 
 
-remainder = _bin("remainder", P.remainder, "Remainder with the divisor's sign (Python's ``%``).")
-fmod = _bin("fmod", P.fmod, "Remainder with the dividend's sign (C's fmod).")
+remainder = _bin("remainder", P.remainder, "Remainder with the divisor's sign (Python's ``%``).",
+                 check=_refuse_bool("remainder"))
+fmod = _bin("fmod", P.fmod, "Remainder with the dividend's sign (C's fmod).", check=_refuse_bool("fmod"))
 maximum = _bin("maximum", P.maximum, "Elementwise larger; NaN propagates.")
 minimum = _bin("minimum", P.minimum, "Elementwise smaller; NaN propagates.")
 atan2 = arctan2 = _bin("atan2", P.atan2, "Angle of the point (other, input).", at_least_float=True)
@@ -104,7 +131,14 @@ fmin = _bin("fmin", lambda a, b: P.where(P.isnan(a), b, P.where(P.isnan(b), a, P
 hypot = _bin("hypot", lambda a, b: P.sqrt(P.add(P.mul(a, a), P.mul(b, b))), "sqrt(a^2 + b^2).")
 copysign = _bin("copysign", lambda a, b: P.where(P.lt(P.where(P.eq(b, 0), P.reciprocal(b), b), 0), P.neg(P.abs(a)),
                                                  P.abs(a)), "|a| with b's sign.", at_least_float=True)
-heaviside = _bin("heaviside", lambda a, b: P.where(P.eq(a, 0), b, P.cast(P.gt(a, 0), a.aval.dtype)), "Step function.")
+def heaviside(input: Tensor, values: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """0 below zero, 1 above, ``values`` at zero; both of one dtype."""
+    a, b = val(input), val(values, "values")
+    if a.aval.dtype is not b.aval.dtype:
+        raise DTypeError("heaviside is not yet implemented for tensors with different dtypes.")
+    return to_out(out, P.where(P.eq(a, 0), b, P.cast(P.gt(a, 0), a.aval.dtype)))
+
+
 xlogy = _bin("xlogy", lambda a, b: P.where(P.isnan(b), b, P.where(P.eq(a, 0), P.zeros_like(a) if a.ndim >= b.ndim
                                                                   else P.zeros_like(b), P.mul(a, P.log(b)))),
              "a*log(b), 0 where a is 0.", at_least_float=True)
@@ -113,7 +147,8 @@ ldexp = _bin("ldexp", lambda a, b: P.mul(a, P.exp2(b)), "a * 2^b.", at_least_flo
 
 def logaddexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """log(exp(a) + exp(b)) without overflow."""
-    a, b = binary_values("logaddexp", input, other, at_least_float=True)
+    a, b = binary_values("logaddexp", input, other)
+    _refuse_ints("logaddexp")(a, b)
     m = P.maximum(a, b)
     d = P.neg(P.abs(P.sub(a, b)))
     y = P.add(m, P.log1p(P.exp(d)))
@@ -122,7 +157,8 @@ def logaddexp(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Ten
 
 def logaddexp2(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """log2(2^a + 2^b) without overflow."""
-    a, b = binary_values("logaddexp2", input, other, at_least_float=True)
+    a, b = binary_values("logaddexp2", input, other)
+    _refuse_ints("logaddexp2")(a, b)
     m = P.maximum(a, b)
     y = P.add(m, P.mul(P.log1p(P.exp2(P.neg(P.abs(P.sub(a, b))))), 1 / math.log(2)))
     return to_out(out, P.where(P.bit_and(P.isinf(m), P.eq(a, b)), m, y))
@@ -130,15 +166,19 @@ def logaddexp2(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Te
 
 def pow(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
     """``input ** exponent``. Integer tensors refuse negative Python exponents, as in PyTorch."""
-    if isinstance(input, Tensor) and isinstance(exponent, (int, float)) and not isinstance(exponent, bool):
+    if isinstance(input, Tensor) and isinstance(exponent, (int, float)):
         v = val(input)
         if v.aval.dtype.category < 2 and isinstance(exponent, int) and exponent < 0:
             raise AutogradError("Integers to negative integer powers are not allowed.")
         if exponent == 2 and v.aval.dtype.category >= 1:  # a program constant on purpose: x*x needs no pow kernel
             return to_out(out, P.mul(v, v))
+        if exponent == 1:
+            return to_out(out, P.mul(v, 1) if v.aval.dtype.category else v)
         if exponent == 0.5 and v.aval.dtype.category >= 2:
             return to_out(out, P.sqrt(v))
-    return to_out(out, P.pow(*binary_values("pow", input, exponent)))
+    x, y = binary_values("pow", input, exponent)
+    _refuse_bool("pow")(x, y)
+    return to_out(out, P.pow(x, y))
 
 
 def float_power(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
@@ -153,8 +193,10 @@ def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
 
 
 # -------------------------------------------------------------------------------------------------------------- unary
-def _un(name: str, fn: Callable[[Value], Value], doc: str, *, floats: bool = True) -> Callable[..., Tensor]:
+def _un(name: str, fn: Callable[[Value], Value], doc: str, *, floats: bool = True, least: int = 0) -> Callable[..., Tensor]:
     def f(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+        if least and val(input).aval.dtype.category < least:
+            raise NotImplementedError(f'"{name}" not implemented for {input.dtype.name}')
         return to_out(out, fn(float_value(input) if floats else val(input)))
 
     f.__name__, f.__doc__ = name, doc
@@ -181,13 +223,13 @@ erfinv = _un("erfinv", P.erfinv, "Inverse error function.")
 lgamma, digamma = _un("lgamma", P.lgamma, "log|Gamma(x)|."), _un("digamma", P.digamma, "d lgamma / dx.")
 sqrt, rsqrt = _un("sqrt", P.sqrt, "Square root."), _un("rsqrt", P.rsqrt, "1 / sqrt(x).")
 reciprocal = _un("reciprocal", P.reciprocal, "1 / x.")
-abs = absolute = _un("abs", lambda v: v if v.aval.dtype is bool_ else P.abs(v), "Absolute value.", floats=False)
-positive = _un("positive", lambda v: v, "x itself.", floats=False)
-floor = _un("floor", P.floor, "Largest integer not above.", floats=False)
-ceil = _un("ceil", P.ceil, "Smallest integer not below.", floats=False)
-trunc = fix = _un("trunc", P.trunc, "Integer part.", floats=False)
-frac = _un("frac", lambda v: P.sub(v, P.trunc(v)), "Fractional part.")
-square = _un("square", lambda v: P.mul(v, v), "x * x.", floats=False)
+abs = absolute = _un("abs", P.abs, "Absolute value.", floats=False, least=1)
+positive = _un("positive", lambda v: v, "x itself.", floats=False, least=1)
+floor = _un("floor", P.floor, "Largest integer not above.", floats=False, least=1)
+ceil = _un("ceil", P.ceil, "Smallest integer not below.", floats=False, least=1)
+trunc = fix = _un("trunc", P.trunc, "Integer part.", floats=False, least=1)
+frac = _un("frac", lambda v: P.sub(v, P.trunc(v)), "Fractional part.", least=2)
+square = _un("square", lambda v: P.mul(v, v) if v.aval.dtype.category else P.cast(v, dtypes.int64), "x * x.", floats=False)
 isnan = _un("isnan", P.isnan, "Whether NaN.", floats=False)
 isinf = _un("isinf", P.isinf, "Whether infinite.", floats=False)
 isfinite = _un("isfinite", lambda v: P.logical_not(P.bit_or(P.isnan(v), P.isinf(v))), "Neither NaN nor infinite.",
@@ -246,6 +288,8 @@ sgn = sign
 def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:
     """Nearest integer, halves to even; ``decimals`` digits after the point are kept."""
     v = val(input)
+    if v.aval.dtype is bool_:
+        raise NotImplementedError('"round" not implemented for Bool')
     if decimals == 0:
         return to_out(out, P.round(v))
     scale = 10.0 ** builtins_abs(decimals)

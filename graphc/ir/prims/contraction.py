@@ -45,7 +45,7 @@ def _contract_np(attrs: Any, a: np.ndarray, b: np.ndarray) -> Any:
     k = math.prod([a.shape[i] for i in da])
     am = a.transpose(ba + fa + da).reshape(*batch, math.prod(sa), k)
     bm = b.transpose(bb + db + fb).reshape(*batch, k, math.prod(sb))
-    return np.matmul(am, bm).reshape(*batch, *sa, *sb).astype(dt, copy=False)
+    return np.matmul(am, bm).reshape((*batch, *sa, *sb)).astype(dt, copy=False)
 
 
 def _contract_vjp(ctx: Any, g: Any) -> Any:

@@ -94,7 +94,7 @@ def _keep_ints(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x: x if x.dtype.kind in "biu" else fn(x)
 
 
-_flat("sign", np.sign, "-1, 0 or 1; NaN stays NaN.")
+_flat("sign", lambda x: np.where(x == x, np.sign(x), 0).astype(x.dtype), "-1, 0 or 1; 0 for NaN, as in PyTorch.")
 _flat("floor", _keep_ints(np.floor), "Largest integer not above.")
 _flat("ceil", _keep_ints(np.ceil), "Smallest integer not below.")
 _flat("round", _keep_ints(np.rint), "Nearest integer, halves to even.")
@@ -220,7 +220,8 @@ _binary("fmod", _int_safe(np.fmod),
 _binary("remainder", _int_safe(np.remainder),
         lambda ctx, g: _grads(ctx, lambda: g, lambda: P.neg(P.mul(g, P.floor(P.div(ctx.ins[0], ctx.ins[1]))))), (0, 1),
         binary(-5, 5, lo2=0.7, hi2=2.0), doc="Remainder with the divisor's sign (Python).")
-_binary("floordiv", _int_safe(_floordiv), None, (), binary(-5, 5, lo2=0.7, hi2=2.0), doc="Floor of the quotient.")
+_binary("floordiv", _int_safe(_floordiv), None, (),
+        binary(-5, 5, lo2=0.7, hi2=2.0), doc="Floor of the quotient.")
 
 
 def _vjp_atan2(ctx: Any, g: Any) -> Any:
