@@ -1,12 +1,12 @@
 """Neural network building blocks under PyTorch's names."""
 from __future__ import annotations
 
-from . import attention as attention
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import functional as functional
 from . import init as init
-from . import parallel as parallel
 from . import parameter as parameter
-from . import utils as utils
 from .activation import *  # noqa: F403
 from .adaptive import *  # noqa: F403
 from .container import *  # noqa: F403
@@ -20,7 +20,6 @@ from .loss import *  # noqa: F403
 from .module import Module as Module
 from .norm import *  # noqa: F403
 from .padding import *  # noqa: F403
-from .parallel import DataParallel as DataParallel
 from .parameter import Buffer as Buffer
 from .parameter import Parameter as Parameter
 from .parameter import UninitializedBuffer as UninitializedBuffer
@@ -33,4 +32,20 @@ from .sparse import *  # noqa: F403
 from .transformer import *  # noqa: F403
 from .upsampling import *  # noqa: F403
 
-from . import modules as modules  # isort: skip  # last: it offers the names above under PyTorch's module paths
+if TYPE_CHECKING:
+    from . import attention as attention
+    from . import modules as modules
+    from . import parallel as parallel
+    from . import utils as utils
+    from .parallel import DataParallel as DataParallel
+
+
+def __getattr__(name: str) -> Any:
+    """What few programs need loads on first use: importing the layers must stay quick."""
+    if name in ("attention", "modules", "parallel", "utils"):
+        return import_module(f"{__name__}.{name}")
+    if name == "DataParallel":
+        from .parallel import DataParallel
+
+        return DataParallel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -185,12 +187,10 @@ def _before_init(n, act):
 
 
 def _not_a_leaf(n, t):
-    """A Parameter with a history: what assigning to ``grad_fn`` of one computed from others would give."""
-    p = n.Parameter(t.ones(1))
-    with t.no_grad():
-        q = n.Parameter(t.ones(1), requires_grad=False)
-    q.mul_(p)
-    return q
+    class Computed(n.Parameter):
+        grad_fn = property(lambda self: "a history")
+
+    return Computed(t.ones(1))
 
 
 def _two_kinds(module):
@@ -295,7 +295,7 @@ def test_parameter():
     with graphc.no_grad():
         p.fill_(2)
     assert data.tolist() == [2, 2, 2]
-    assert repr(p).startswith("Parameter containing:\n") and "requires_grad=True" in repr(p)
+    assert repr(p).startswith("Parameter containing:\ntensor(") and "requires_grad=True" in repr(p) and str(p) == repr(p)
     assert not nn.Parameter(data, requires_grad=False).requires_grad
     assert nn.Parameter().numel() == 0
     p.note = "mine"
@@ -347,6 +347,20 @@ def test_calls_without_hooks_run_forward_only():
             return x * 2 if twice else x
 
     assert Loud()(3) == 3 and Loud()(3, twice=True) == 6
+
+
+def test_a_dropped_model_is_freed_at_once():
+    gc.collect()
+    gc.disable()
+    try:
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LazyLinear(2), nn.GRU(2, 2))
+        net[:3](ones(5, 3)).sum().backward()
+        net[0].register_forward_hook(lambda *a: None)
+        model, weight = weakref.ref(net), weakref.ref(net[0].weight)
+        del net
+        assert model() is None and weight() is None
+    finally:
+        gc.enable()
 
 
 def test_data_parallel():
