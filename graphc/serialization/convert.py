@@ -4,6 +4,7 @@ The only module of the readers and writers that knows how a Tensor holds its dat
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..tensor import Size, Tensor, from_numpy_copy, to_numpy, wrap
 from .dtype_table import of_array
 from .records import Builder, StorageRecord, TensorRecord, row_major
 
-_MAX_EXPANSION = 64 << 20  # bytes a view may take beyond four times its storage when it has to be copied
+_MAX_EXPANSION = 64 << 20  # bytes a view may take beyond four times its storage once something evaluates it
 
 
 class Records:
@@ -74,6 +75,9 @@ class TensorBuilder(Builder):
         """A Tensor of its own, or a view of the Tensor made for the storage when others share it."""
         from ..autograd import no_grad
 
+        if record.nbytes > _MAX_EXPANSION + 4 * record.storage.nbytes:
+            raise CheckpointError(f"a tensor of size {record.shape} repeats {record.storage.nbytes} stored bytes to "
+                                  f"{record.nbytes}; save the tensor before expanding it")
         with no_grad():
             result = self._shared(record) if _is_view(record) else None
             if result is None:
@@ -93,9 +97,6 @@ class TensorBuilder(Builder):
         return Size(dims)
 
     def _alone(self, record: TensorRecord) -> Tensor:
-        if record.nbytes > _MAX_EXPANSION + 4 * record.storage.nbytes:
-            raise CheckpointError(f"a tensor of size {record.shape} repeats {record.storage.nbytes} stored bytes to "
-                                  f"{record.nbytes}; save the tensor before expanding it")
         result = self._on_device(record.array(), record.storage)
         if record.storage.uses == 1:
             record.storage.data = None  # nothing else needs it: halves the peak memory of loading
@@ -140,8 +141,8 @@ def view_of(base: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], offs
 
     The view is made of slices, reshapes, permutations and expansions; None when strides don't nest (sliding windows).
 
-    The dimensions are sorted by stride; each must fit into the next larger one, so that the base can be cut into blocks
-    of the larger stride, those into blocks of the next, and so on.
+    The dimensions are sorted by stride and the base is cut into blocks, those into smaller blocks and so on, one level
+    per dimension; each dimension is then a (stepped) slice of its level.
     """
     if 0 in shape:
         return None
@@ -159,25 +160,41 @@ def view_of(base: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], offs
 
 
 def _nested(base: Tensor, sizes: list[int], steps: list[int], offset: int, last: int) -> Tensor | None:
+    """The view of dimensions with falling strides ``steps``; ``last`` is its greatest element."""
     if not sizes:
         return base[offset:offset + 1].view([])
     if len(sizes) == 1:
         return base[offset:last + 1:steps[0]]
-    if any(a % b for a, b in zip(steps, steps[1:])):
-        return None
-    pitches = [a // b for a, b in zip(steps, steps[1:])] + [steps[-1]]  # of every level below the first
-    first, rest = divmod(offset, steps[0])
-    if (first + sizes[0]) * steps[0] > base.shape[0]:
-        return None
-    view = base[first * steps[0]:(first + sizes[0]) * steps[0]].view([sizes[0], *pitches])
-    index: list[Any] = [slice(None)]
-    for level, step in enumerate(steps[1:], 1):
-        start, rest = divmod(rest, step)
-        if start + sizes[level] > pitches[level - 1]:
+    length = int(base.shape[0])
+    for unit in (math.gcd(steps[0], length), steps[0]):
+        first, rest = divmod(offset, unit)
+        end = first + (sizes[0] - 1) * (steps[0] // unit) + 1
+        found = _levels(sizes[1:], steps[1:], unit, rest)
+        if end * unit <= length and found is not None:
+            pitches, index = found
+            blocks = base[first * unit:end * unit].view([end - first, *pitches])
+            where = (slice(0, None, steps[0] // unit), *index)
+            return blocks[where]
+    return None
+
+
+def _levels(sizes: list[int], steps: list[int], unit: int, rest: int) -> tuple[list[int], list[Any]] | None:
+    """How to cut a block of ``unit`` elements for the remaining dimensions, whose first element is ``rest``.
+
+    Returns the sizes of the cuts and the index that picks the elements; None when a dimension leaves the block.
+    """
+    pitches: list[int] = []
+    index: list[Any] = []
+    for size, step in zip(sizes, steps):
+        inner = math.gcd(unit, step)
+        start, rest = divmod(rest, inner)
+        end = start + (size - 1) * (step // inner) + 1
+        if end > unit // inner:
             return None
-        index.append(slice(start, start + sizes[level]))
-    index.append(rest)  # within the innermost stride, one element
-    return view[tuple(index)]
+        pitches.append(unit // inner)
+        index.append(slice(start, end, step // inner))
+        unit = inner
+    return [*pitches, unit], [*index, rest]
 
 
 class LoadedStorage:

@@ -230,7 +230,7 @@ def _np_frombuffer(machine: Machine, args: tuple[Any, ...]) -> np.ndarray:
     check_array_parts(shape, dtype, raw)
     if type(order) is not str or order not in ("C", "F"):
         raise CheckpointError("a pickled NumPy array with an unknown memory order")
-    return np.frombuffer(bytearray(raw), check_plain_dtype(dtype)).reshape(shape, order=order)
+    return np.frombuffer(bytearray(raw), check_plain_dtype(dtype)).reshape(shape, order="C" if order == "C" else "F")
 
 
 def _never(machine: Machine, args: tuple[Any, ...]) -> Any:

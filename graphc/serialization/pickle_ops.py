@@ -117,7 +117,8 @@ def scan(data: bytes, start: int, budget: int, check_global: Callable[[str, str]
     when the objects would take more than ``budget`` bytes.
     """
     end, cost, first = start, 0, True
-    for name, argument, end in decode(data, start):
+    for name, argument, after in decode(data, start):
+        end = after
         if first != (name == "PROTO"):
             raise CheckpointError("a pickle stream must begin with PROTO, and only begin with it")
         if first and not 2 <= argument <= _MAX_PROTOCOL:

@@ -101,7 +101,7 @@ def product(shape: Sequence[int]) -> int:
 
 
 def representable(shape: Sequence[int], itemsize: int) -> bool:
-    """Whether NumPy can make an array of this shape; even an empty one must not overflow once its zeros are left out."""
+    """Whether NumPy can make an array of this shape; even an empty one must not overflow without its zeros."""
     return product([n for n in shape if n]) * itemsize < 1 << 63
 
 
