@@ -79,17 +79,17 @@ def _project_packed(q: Tensor, k: Tensor, v: Tensor, w: Tensor | None,
     return linear(q, w_q, b_q), linear(k, w_k, b_k), linear(v, w_v, b_v)
 
 
-def _check_attn_mask(mask: Tensor, length: int, source: int, rows: int) -> Tensor:
-    """``mask`` with three dimensions, ``RuntimeError`` for a wrong shape."""
+def _spread_attn_mask(mask: Tensor, length: int, source: int, batch: int, heads: int) -> Tensor:
+    """``mask`` as ``(N or 1, heads or 1, L, S)``; ``RuntimeError`` for a wrong shape."""
     if mask.dim() == 2:
         if tuple(mask.shape) != (length, source):
             raise RuntimeError(f"The shape of the 2D attn_mask is {mask.shape}, but should be {(length, source)}.")
-        return mask.unsqueeze(0)
+        return mask.view(1, 1, length, source)
     if mask.dim() == 3:
-        if tuple(mask.shape) != (rows, length, source):
-            raise RuntimeError(f"The shape of the 3D attn_mask is {mask.shape}, but should be "
-                               f"{(rows, length, source)}.")
-        return mask
+        expected = (batch * heads, length, source)
+        if tuple(mask.shape) != expected:
+            raise RuntimeError(f"The shape of the 3D attn_mask is {mask.shape}, but should be {expected}.")
+        return mask.reshape(batch, heads, length, source)
     raise RuntimeError(f"attn_mask's dimension {mask.dim()} is not supported")
 
 
@@ -109,16 +109,15 @@ def _heads(x: Tensor, static: Tensor | None, name: str, rows: int, head_dim: int
     return static
 
 
-def _merge_padding(attn_mask: Tensor | None, padding: Tensor | None, batch: int, heads: int,
-                   source: int) -> Tensor | None:
-    """Attention mask plus padding mask ``(N, S)``, as ``(N * heads, L or 1, S)``."""
+def _merge_padding(attn_mask: Tensor | None, padding: Tensor | None, batch: int, source: int) -> Tensor | None:
+    """Attention mask plus padding mask ``(N, S)``; broadcasts, so that no mask is written out per head."""
     if padding is None:
         return attn_mask
     if padding.shape[0] != batch:
         raise AssertionError(f"Expected key_padded_mask.shape[0] to be {batch}, but got {padding.shape[0]}")
     if padding.shape[1] != source:
         raise AssertionError(f"Expected key_padded_mask.shape[1] to be {source}, but got {padding.shape[1]}")
-    spread = padding.view(batch, 1, 1, source).expand(-1, heads, -1, -1).reshape(batch * heads, 1, source)
+    spread = padding.view(batch, 1, 1, source)
     return spread if attn_mask is None else attn_mask + spread
 
 
@@ -126,22 +125,19 @@ def _attend_with_weights(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, b
                          is_causal: bool) -> tuple[Tensor, Tensor]:
     """Attention of ``(N * heads, T, head_dim)``; returns ``(L, N, E)`` and the weights ``(N, heads, L, S)``."""
     rows, length, head_dim = q.shape
-    scores = ops.bmm(q * math.sqrt(1.0 / head_dim), k.transpose(-2, -1))
+    scores = ops.bmm(q * math.sqrt(1.0 / head_dim), k.transpose(-2, -1)).view(batch, rows // batch, length, -1)
     weights = softmax(scores if mask is None else scores + mask, dim=-1)
     if dropout_p > 0.0:
         weights = dropout(weights, p=dropout_p)
-    out = ops.bmm(weights, v).transpose(0, 1).reshape(length, batch, -1)
-    return out, weights.view(batch, rows // batch, length, -1)
+    out = ops.bmm(weights.view(rows, length, -1), v)
+    return out.transpose(0, 1).reshape(length, batch, -1), weights
 
 
 def _attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, batch: int, dropout_p: float,
                   is_causal: bool) -> tuple[Tensor, None]:
     """The same by ``scaled_dot_product_attention``, without the weights."""
     rows, length, head_dim = q.shape
-    heads = rows // batch
-    if mask is not None:
-        mask = mask.unsqueeze(0) if mask.shape[0] == 1 else mask.view(batch, heads, mask.shape[1], mask.shape[2])
-    q, k, v = (t.view(batch, heads, t.shape[1], head_dim) for t in (q, k, v))
+    q, k, v = (t.view(batch, rows // batch, t.shape[1], head_dim) for t in (q, k, v))
     out = scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal)
     return out.permute(2, 0, 1, 3).reshape(length, batch, -1), None
 
@@ -186,7 +182,7 @@ def multi_head_attention_forward(
     is_causal = is_causal and padding is None and not need_weights and bias_k is None and not add_zero_attn
     mask = None if is_causal else _canonical_mask(attn_mask, "attn_mask", None, "", query.dtype, False)
     if mask is not None:
-        mask = _check_attn_mask(mask, length, key.shape[0], batch * num_heads)
+        mask = _spread_attn_mask(mask, length, key.shape[0], batch, num_heads)
     if use_separate_proj_weight:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight)
         q, k, v = _project_separate(query, key, value, weights, in_proj_bias)
@@ -205,7 +201,7 @@ def multi_head_attention_forward(
         zeros = ops.zeros((rows, 1, head_dim), dtype=k.dtype, device=k.device)
         k, v = ops.cat([k, zeros], dim=1), ops.cat([v, zeros], dim=1)
         mask, padding = _padded(mask), _padded(padding)
-    mask = _merge_padding(mask, padding, batch, num_heads, k.shape[1])
+    mask = _merge_padding(mask, padding, batch, k.shape[1])
     attend = _attend_with_weights if need_weights else _attend_fused
     out, probabilities = attend(q, k, v, mask, batch, dropout_p if training else 0.0, is_causal)
     out = linear(out, out_proj_weight, out_proj_bias)

@@ -49,7 +49,8 @@ class Parameter(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return "Parameter containing:\n" + super().__repr__()
 
-    __str__ = __repr__
+    def __str__(self) -> str:  # type: ignore[override]
+        return self.__repr__()
 
     def __reduce_ex__(self, proto: Any) -> tuple[Any, ...]:
         return _rebuild_parameter, (type(self), self.detach(), self.requires_grad, dict(self.__dict__))

@@ -395,3 +395,34 @@ def test_compile_method_replaces_the_call():
     m.compile()
     assert m(x).tolist() == expected
     assert "_compiled_call_impl" not in m.__getstate__()
+
+
+def test_data_parallel_function_and_attention_backends():
+    from graphc.nn.attention import SDPBackend, sdpa_kernel
+
+    layer, x = nn.Linear(2, 2), ones(1, 2)
+    assert nn.parallel.data_parallel(layer, x).tolist() == layer(x).tolist()
+    q = ones(1, 1, 2, 4)
+    expected = nn.functional.scaled_dot_product_attention(q, q, q).tolist()
+    for chosen in (SDPBackend.MATH, [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+        with sdpa_kernel(chosen):
+            assert nn.functional.scaled_dot_product_attention(q, q, q).tolist() == expected
+    with pytest.raises(AssertionError, match="instance of SDPBackend"):
+        with sdpa_kernel("flash"):
+            pass
+
+
+def test_functional_names():
+    from graphc.nn import functional
+
+    theirs = {n for n in dir(torch.nn.functional) if not n.startswith("_")}
+    assert set(functional.__all__) <= theirs
+    assert all(callable(getattr(functional, n)) for n in functional.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'rleu'"):
+        functional.rleu  # noqa: B018
+
+
+def test_lazy_modules_pickle_before_their_first_call():
+    twin = pickle.loads(pickle.dumps(nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())))
+    assert twin[0].has_uninitialized_params() and twin[1].has_uninitialized_params()
+    assert list(twin(ones(4, 2)).shape) == [4, 3] and type(twin[0]) is nn.Linear
