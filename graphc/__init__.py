@@ -65,7 +65,7 @@ class _MemoryFormat:
 contiguous_format, preserve_format = _MemoryFormat("contiguous_format"), _MemoryFormat("preserve_format")
 channels_last, channels_last_3d = _MemoryFormat("channels_last"), _MemoryFormat("channels_last_3d")
 
-_SKIP = {"annotations", "Any", "Callable", "Sequence", "namedtuple", "wrap", "val", "apply", "to_out"}
+_SKIP = {"namedtuple", "wrap", "val", "apply", "to_out", "cuda", "cpu", "to", "type_", "number", "operand", "require"}
 for _name, _obj in list(vars(ops).items()):
     if not _name.startswith("_") and callable(_obj) and _name not in globals() and _name not in _SKIP:
         globals()[_name] = _obj

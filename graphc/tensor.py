@@ -77,7 +77,6 @@ class Tensor:
             self._v = new
             return
         old = a.storage.value
-        current = self._read()
         if a.detached or a.leaf is not None:
             if a.leaf is not None and state.grad:
                 raise AutogradError("a leaf Variable that requires grad is being used in an in-place operation.")
@@ -97,7 +96,9 @@ class Tensor:
         if not a.chain and not a.detached and a.leaf is None:
             self._v = base
             a.version = a.storage.version
-        del current
+        elif state.grad and a.leaf is None and a.detached and v.gfn is not None:
+            self._v = v  # written with a differentiable value: this tensor has a history again, its base has not
+            a.version = a.storage.version
 
     def restore(self, old: Value) -> None:
         """Undo a write whose computation failed (called by the recorder)."""

@@ -1,6 +1,8 @@
 """User-facing operations by family: validate, promote, record. ``graphc`` re-exports them; Tensor methods come from here."""
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .. import codegen  # noqa: F401  (installs the planner)
 from ..ir import composites, prims  # noqa: F401  (fill the op table)
 from . import (  # noqa: E402
@@ -39,3 +41,7 @@ def _export() -> None:
 
 
 _export()
+
+if TYPE_CHECKING:  # names come from the families above
+
+    def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,50 @@
+"""What the examples share: flags, a progress bar, a loss curve."""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+
+def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
+    """The flags every example takes."""
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    p.add_argument("--compile", action="store_true", help="compile the training step as one graph")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--plot", metavar="FILE", help="write a loss curve picture (needs matplotlib)")
+    for name, value in defaults.items():
+        p.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
+    return p
+
+
+def progress(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """A tqdm bar on a terminal when tqdm is installed; nothing otherwise."""
+    if not sys.stderr.isatty():
+        return items
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    return tqdm(items, desc=what, leave=False)
+
+
+def plot(losses: list[float], path: str | None) -> None:
+    """Write a picture of the loss curve to ``path``."""
+    if not path:
+        return
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit("--plot needs matplotlib: pip install matplotlib")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.figure(figsize=(6, 3.5))
+    plt.plot(losses)
+    plt.xlabel("step")
+    plt.ylabel("loss")
+    plt.tight_layout()
+    plt.savefig(path)
+    print(f"loss curve written to {path}")
