@@ -72,15 +72,16 @@ for _name, _obj in list(vars(ops).items()):
 
 range = ops.range_
 tensor = ops.tensor  # the function; the module stays reachable as `from graphc.tensor import ...`
-FloatTensor = ops.legacy_type(float32, "FloatTensor")
-DoubleTensor = ops.legacy_type(float64, "DoubleTensor")
-HalfTensor = ops.legacy_type(float16, "HalfTensor")
-LongTensor = ops.legacy_type(int64, "LongTensor")
-IntTensor = ops.legacy_type(int32, "IntTensor")
-ShortTensor = ops.legacy_type(int16, "ShortTensor")
-CharTensor = ops.legacy_type(int8, "CharTensor")
-ByteTensor = ops.legacy_type(uint8, "ByteTensor")
-BoolTensor = ops.legacy_type(bool, "BoolTensor")
+_legacy: Any = ops.legacy_type
+FloatTensor = _legacy(float32, "FloatTensor")
+DoubleTensor = _legacy(float64, "DoubleTensor")
+HalfTensor = _legacy(float16, "HalfTensor")
+LongTensor = _legacy(int64, "LongTensor")
+IntTensor = _legacy(int32, "IntTensor")
+ShortTensor = _legacy(int16, "ShortTensor")
+CharTensor = _legacy(int8, "CharTensor")
+ByteTensor = _legacy(uint8, "ByteTensor")
+BoolTensor = _legacy(bool, "BoolTensor")
 
 _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", "amp", "func", "inspect", "distributed",
                           "linalg", "fft", "special", "testing", "random", "errors", "backends", "version", "jit", "hub",

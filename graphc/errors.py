@@ -26,7 +26,7 @@ class DimError(GraphcError, IndexError):
     """A dimension out of range."""
 
 
-class IndexOutOfRangeError(GraphcError, IndexError):
+class IndexOutOfRangeError(GraphcError, IndexError, RuntimeError):
     """An index outside the indexed dimension; raised when the data is read, with the line that recorded the op."""
 
 

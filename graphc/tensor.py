@@ -612,7 +612,7 @@ class _StorageInfo:
 
 # ------------------------------------------------------------------------------------------------------- construction
 def _new(v: Value, cls: type = Tensor) -> Any:
-    t = object.__new__(cls)
+    t: Any = object.__new__(cls)
     t._v = v
     t._alias = None
     return t

@@ -76,7 +76,7 @@ def compile_numpy(graph: Graph) -> Callable[[list[Any]], list[Any]]:
                 try:
                     out = fn(node.attrs, *[env[s] for s in node.ins])
                 except Exception as error:
-                    raise with_location(error, node)
+                    raise with_location(error, node) from None
                 if len(node.avals) == 1:
                     env[node.slot] = _typed(out, node.avals[0].dtype.np)
                 else:

@@ -68,7 +68,7 @@ class Node:
         self.next: Node | None = None
         self.alts: dict[Any, Node] | None = None
         self.plans: dict[Any, Any] | None = None  # live slots -> plan, when a region ended here
-        self.cum_bytes = (parent.cum_bytes if parent is not None else 0) + sum(a.nbytes for a in avals)
+        self.cum_bytes: int = (parent.cum_bytes if parent is not None else 0) + sum(a.nbytes for a in avals)
         self.full = False  # recording must flush after this node
 
 

@@ -10,8 +10,8 @@ from ..dtypes import dtype as DType
 from ..errors import ArgumentTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
-from ..ir.recorder import apply
 from ..ir.optable import OPS
+from ..ir.recorder import apply
 from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
 from ._common import number, operand, val

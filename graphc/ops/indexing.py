@@ -341,7 +341,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise AutogradError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
     if not include_self:
-        identity = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
+        identity: Any = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
         if identity is None:
             info = dtypes.finfo(v.aval.dtype) if v.aval.dtype.is_floating_point else dtypes.iinfo(v.aval.dtype)
             lowest = -np.inf if v.aval.dtype.is_floating_point else info.min

@@ -218,7 +218,8 @@ def _parse(equation: str, vs: list[Value]) -> tuple[list[list[str]], list[str], 
     if len(terms) != len(vs):
         raise AutogradError(f"einsum(): the number of operands specified in the equation ({len(terms)}) does not match the "
                             f"number of operands provided ({len(vs)})")
-    labels, widest = [], 0
+    labels: list[list[str]] = []
+    widest = 0
     for term, v in zip(terms, vs):
         head, dots, tail = term.partition("...")
         n = v.aval.ndim - len(head) - len(tail)

@@ -63,6 +63,7 @@ def _ne(self: Tensor, other: Any) -> Any:
 
 
 def _install_operators() -> None:
+    fn: Any
     for dunder, fn in {"add": pointwise.add, "sub": pointwise.sub, "mul": pointwise.mul, "truediv": pointwise.div,
                        "floordiv": pointwise.floor_divide, "mod": pointwise.remainder,
                        "and": pointwise.bitwise_and, "or": pointwise.bitwise_or, "xor": pointwise.bitwise_xor}.items():
@@ -75,7 +76,7 @@ def _install_operators() -> None:
     Tensor.__rpow__ = _operator(pointwise.pow, swap=True)  # type: ignore[method-assign,assignment]
     Tensor.__eq__, Tensor.__ne__ = _eq, _ne  # type: ignore[method-assign,assignment]
     Tensor.__neg__ = pointwise.neg  # type: ignore[method-assign,assignment]
-    Tensor.__pos__ = pointwise.positive  # type: ignore[attr-defined]
+    setattr(Tensor, "__pos__", pointwise.positive)  # noqa: B010
     Tensor.__abs__ = pointwise.abs  # type: ignore[attr-defined]
     Tensor.__invert__ = pointwise.bitwise_not  # type: ignore[method-assign,assignment]
     for dunder, base in IN_PLACE_OPERATORS.items():
@@ -134,7 +135,7 @@ def install() -> None:
     for name in ("to", "cpu", "cuda", "type_as", "copy_", "fill_", "zero_", "set_", "resize_", "resize_as_",
                  "fill_diagonal_", "pin_memory"):
         setattr(Tensor, name, getattr(convert, name))
-    Tensor.type = convert.type_  # type: ignore[method-assign,assignment]
+    setattr(Tensor, "type", convert.type_)  # noqa: B010
     for name in ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"):
         setattr(Tensor, name, getattr(creation, name))
     Tensor.T = Tensor.H = property(shape.T)  # type: ignore[assignment,attr-defined]

@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import dtypes
 from ..device import CPU, require
-from ..dtypes import bool_, dtype as DType, float32, float64, int64
+from ..dtypes import bool_, float32, float64, int64
+from ..dtypes import dtype as DType
 from ..errors import ArgumentError, AutogradError, DTypeError
 from ..ir import build as P
 from ..ir.node import Value

@@ -13,9 +13,9 @@ from ..ir.node import Value
 from ..tensor import Tensor, wrap
 from ._common import binary_values, float_value, norm_dim, norm_dims, to_out, val
 
-max_result = namedtuple("max", ["values", "indices"])
-min_result = namedtuple("min", ["values", "indices"])
-aminmax_result = namedtuple("aminmax", ["min", "max"])
+max_result = namedtuple("max", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+min_result = namedtuple("min", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+aminmax_result = namedtuple("aminmax", ["min", "max"])  # type: ignore[name-match]  # prints like PyTorch
 
 
 def _sum_dtype(v: Value, dt: dtype | None) -> Value:

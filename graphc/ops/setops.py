@@ -79,7 +79,8 @@ def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | N
     """(hist, bin_edges)."""
     arr = _data(input)
     edges = _data(bins) if isinstance(bins, Tensor) else bins
-    h, e = np.histogram(arr, edges, range, density=density, weights=None if weight is None else _data(weight).reshape(arr.shape))
+    w = None if weight is None else _data(weight).reshape(arr.shape)
+    h, e = np.histogram(arr, edges, range, density=density, weights=w)
     return from_array(h.astype(arr.dtype)), from_array(e.astype(arr.dtype))
 
 

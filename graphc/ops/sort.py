@@ -14,13 +14,13 @@ from ..ir.node import Value
 from ..tensor import Tensor, wrap
 from ._common import norm_dim, val
 
-sort_result = namedtuple("sort", ["values", "indices"])
-topk_result = namedtuple("topk", ["values", "indices"])
-kthvalue_result = namedtuple("kthvalue", ["values", "indices"])
-median_result = namedtuple("median", ["values", "indices"])
-mode_result = namedtuple("mode", ["values", "indices"])
-cummax_result = namedtuple("cummax", ["values", "indices"])
-cummin_result = namedtuple("cummin", ["values", "indices"])
+sort_result = namedtuple("sort", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+topk_result = namedtuple("topk", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+kthvalue_result = namedtuple("kthvalue", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+median_result = namedtuple("median", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+mode_result = namedtuple("mode", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+cummax_result = namedtuple("cummax", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+cummin_result = namedtuple("cummin", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
 
 
 def _sorted(v: Value, d: int, descending: bool) -> tuple[Value, Value]:
@@ -99,16 +99,16 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         return median_result(*map(wrap, _scalar_pair(v)))
     n = v.aval.shape[d]
     s, i = _sorted(v, d, False)
-    mid, at = _pick(s, i, d, (n - 1) // 2, keepdim)
+    low, at = _pick(s, i, d, (n - 1) // 2, keepdim)
     if v.aval.dtype.is_floating_point:
         bad = P.isnan(v)
         first = P.argreduce("max", P.cast(bad, uint8), d)
         any_nan = P.reduce("any", bad, (d,))
         if keepdim:
             first, any_nan = P.unsqueeze(first, d), P.unsqueeze(any_nan, d)
-        mid = wrap(P.where(any_nan, P.full_like(mid._v, math.nan), mid._v))
+        low = wrap(P.where(any_nan, P.full_like(low._v, math.nan), low._v))
         at = wrap(P.where(any_nan, first, at._v))
-    return median_result(mid, at)
+    return median_result(low, at)
 
 
 def _nan_wins(mid: Value, largest: Value) -> Value:
@@ -241,9 +241,9 @@ def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False
     if side == "right":
         right = True
     if s.aval.ndim > 1 and s.aval.shape[:-1] != v.aval.shape[:-1]:
-        raise ShapeError("torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries "
-                         f"tensor and input value tensor must match, but we got boundaries tensor {list(s.aval.shape)} and "
-                         f"input value tensor {list(v.aval.shape)}")
+        raise ShapeError("torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of "
+                         "boundaries tensor and input value tensor must match, but we got boundaries tensor "
+                         f"{list(s.aval.shape)} and input value tensor {list(v.aval.shape)}")
     s = P.unsqueeze(s, s.aval.ndim - 1) if s.aval.ndim > 1 else s
     v1 = P.unsqueeze(v, v.aval.ndim)
     if s.aval.dtype is not v1.aval.dtype:

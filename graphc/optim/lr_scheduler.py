@@ -192,7 +192,8 @@ class LinearLR(LRScheduler):
         return [lr * f for lr in self._rates()]
 
     def _get_closed_form_lr(self) -> list[float]:
-        f = self.start_factor + (self.end_factor - self.start_factor) * min(self.total_iters, self.last_epoch) / self.total_iters
+        done = min(self.total_iters, self.last_epoch) / self.total_iters
+        f = self.start_factor + (self.end_factor - self.start_factor) * done
         return [b * f for b in self.base_lrs]
 
 
@@ -316,7 +317,7 @@ class OneCycleLR(LRScheduler):
         lrs = [("initial_lr", "max_lr"), ("max_lr", "initial_lr"), ("initial_lr", "min_lr")] if three_phase else [
             ("initial_lr", "max_lr"), ("max_lr", "min_lr")]
         moms = [("max_momentum", "base_momentum"), ("base_momentum", "max_momentum"), ("max_momentum", "max_momentum")]
-        self._phases = [{"end": float(e), "lr": lr, "momentum": m} for e, lr, m in zip(ends, lrs, moms)]
+        self._phases: list[dict[str, Any]] = [{"end": float(e), "lr": lr, "momentum": m} for e, lr, m in zip(ends, lrs, moms)]
         self._anneal_func_type = anneal_strategy
         for group, top in zip(optimizer.param_groups, _per_group(max_lr, optimizer, "values for max_lr")):
             if last_epoch == -1:

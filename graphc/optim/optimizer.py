@@ -12,7 +12,8 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from ..ir.recorder import soft_flush, state as recording
+from ..ir.recorder import soft_flush
+from ..ir.recorder import state as recording
 from ..tensor import HookHandle, Tensor
 
 Params = Any

@@ -28,6 +28,7 @@ def _clamp_vjp(ctx: Any, g: Any) -> Any:
     if hi is not None:
         below = P.le(x, hi)
         inside = below if inside is None else P.bit_and(inside, below)
+    assert inside is not None
     return (P.where(inside, g, P.zeros_like(g)), *([None] * (len(ctx.in_avals) - 1)))
 
 

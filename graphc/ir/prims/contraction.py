@@ -22,7 +22,8 @@ def _free(nd: int, batch: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, 
 def _contract_infer(attrs: Any, a: Aval, b: Aval) -> Aval:
     ba, bb, da, db = attrs
     if a.dtype is not b.dtype:
-        raise DTypeError(f"expected both operands of a product to have the same dtype, but got: {a.dtype.name} != {b.dtype.name}")
+        raise DTypeError("expected both operands of a product to have the same dtype, but got: "
+                         f"{a.dtype.name} != {b.dtype.name}")
     if a.dtype.category == 0:
         raise DTypeError('"matmul" not implemented for \'Bool\'')
     for i, j in zip(ba + da, bb + db):
@@ -108,8 +109,8 @@ def _conv_infer(attrs: Any, x: Aval, w: Aval) -> Aval:
     out = _conv_sizes(x.shape[2:], w.shape[2:], attrs)
     if any(d <= 0 for d in out):
         padded = [d + a + b for d, a, b in zip(x.shape[2:], attrs[1], attrs[2])]
-        raise ShapeError(f"Calculated padded input size per channel: {tuple(padded)}. Kernel size: {tuple(w.shape[2:])}. Kernel "
-                         "size can't be greater than actual input size")
+        raise ShapeError(f"Calculated padded input size per channel: {tuple(padded)}. Kernel size: {tuple(w.shape[2:])}. "
+                         "Kernel size can't be greater than actual input size")
     return aval((x.shape[0], w.shape[0], *out), x.dtype, common_device("conv", x, w))
 
 
@@ -152,7 +153,7 @@ def _fold_np(g: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...], sizes
         for ax, i, s, d in zip(axes, at, strides, dilations):
             start = i * d
             where[ax] = slice(start, start + (g.shape[ax] - 1) * s + 1, s)
-        out[tuple(where)] += g[(Ellipsis, *at)]
+        out[tuple(where)] += g[(...,) + at]
     return out
 
 
@@ -175,7 +176,8 @@ def _input_grad_np(attrs: Any, g: np.ndarray, w: np.ndarray) -> Any:
         g.shape[0], groups * cg, *out, *k)
     padded = (g.shape[0], groups * cg, *[d + a + b for d, a, b in zip(spatial, lo, hi)])
     full = _fold_np(cols, padded, tuple(range(2, 2 + n)), k, stride, dilation)
-    return full[(slice(None), slice(None), *[slice(a, a + d) for a, d in zip(lo, spatial)])].astype(dt, copy=False)
+    inner = (slice(None), slice(None)) + tuple([slice(a, a + d) for a, d in zip(lo, spatial)])
+    return full[inner].astype(dt, copy=False)
 
 
 def _weight_grad_infer(attrs: Any, x: Aval, g: Aval) -> Aval:
@@ -186,7 +188,7 @@ def _weight_grad_np(attrs: Any, x: np.ndarray, g: np.ndarray) -> Any:
     groups, k = attrs[4], attrs[5]
     dt, n = x.dtype, x.ndim - 2
     x, g = _wide(x, g)
-    p = _patches(x, k, attrs)[(slice(None), slice(None), *[slice(0, m) for m in g.shape[2:]])]
+    p = _patches(x, k, attrs)[(slice(None), slice(None)) + tuple([slice(0, m) for m in g.shape[2:]])]
     rows = x.shape[0] * math.prod(g.shape[2:])
     cols = p.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n)).reshape(rows, groups, -1)
     gm = np.moveaxis(g, 1, -1).reshape(rows, groups, -1)

@@ -111,10 +111,19 @@ _TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573
          1.00167406, 2.83297682)
 
 
+def _erfinv_edge(w: np.ndarray) -> np.ndarray:
+    """A start beyond the reach of Giles' fits: erfc(x) ~ exp(-x*x) / (x sqrt(pi)), solved by fixed-point iteration."""
+    x = np.sqrt(w)
+    for _ in range(4):
+        x = np.sqrt(w + math.log(2) - 0.5 * math.log(math.pi) - np.log(x) - 0.5 / (x * x))
+    return x
+
+
 def _erfinv_inside(y: np.ndarray) -> np.ndarray:
     """erfinv on (-1, 1)."""
-    w = -np.log1p(-y * y)
+    w = -np.log((1 - y) * (1 + y))
     x = np.where(w < 5, _poly(w - 2.5, _NEAR), _poly(np.sqrt(np.maximum(w, 5.0)) - 3, _TAIL)) * y
+    x = np.where(w > 16, np.sign(y) * _erfinv_edge(np.maximum(w, 16)), x)
     for _ in range(2):  # the start has 7 digits, a Halley step triples them
         err = np.where(np.abs(x) < 0.5, erf(x) - y, np.sign(x) * ((1 - np.abs(y)) - erfc(np.abs(x))))
         d = err * (math.sqrt(math.pi) / 2) * np.exp(x * x)
@@ -140,7 +149,7 @@ _LG2 = (-3.733822460565909e-09, 8.799286207529291e-09, -9.75853963620739e-09, 2.
         5.584283091169976e-06, -1.377174289382602e-05, 3.433609567255107e-05, -8.680583572785617e-05, 0.00022352009396955084,
         -0.0005901656741754037, 0.0016148854198894493, -0.004662626671218007, 0.014688323717332733, -0.05429540385214991,
         0.29223842821659274, 0.4994868595695864)
-_HALF_LOG_2PI = 0.9189385332046727
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def _lgamma_above(x: np.ndarray) -> np.ndarray:
@@ -179,7 +188,8 @@ def lgamma(x: np.ndarray) -> np.ndarray:
     """log |gamma(x)|; infinite at 0, the negative integers and the infinities."""
     finite = np.isfinite(x)
     return _pieces(x, np.where(np.isnan(x), x, np.inf), ((x > 0) & finite, _lgamma_positive),
-                   ((x < 0) & finite, _lgamma_negative))
+                   ((x < 0) & (x > -0.5), lambda v: v * _poly(v, _LG1) - np.log(-v)),
+                   ((x <= -0.5) & finite, _lgamma_negative))
 
 
 # ---------------------------------------------------------------------------------------------------- digamma, trigamma
@@ -187,7 +197,7 @@ _PSI = (0.0002522590506964885, -0.0003783907897248858, 0.00023650171719339814, -
         0.0007184107969046378, -0.0010776863967234226, 0.0015580749137213761, -0.002337552647103118, 0.0035187504361950134,
         -0.005280903066090605, 0.007926972735646359, -0.011908146513976738, 0.017907250563619775, -0.026975800029253667,
         0.0407608338843387, -0.06192213319072707, 0.09498872445354183, -0.14840492305485808, 0.24054248424078478,
-        -0.4236274212814573, 0.9510558760328318)
+        -0.4236274212814573, 0.9510558760318328)
 _ROOT, _ROOT_LOW = 1.4616321449683622, 9.549995429965697e-17  # the zero of digamma in two parts
 
 
@@ -254,4 +264,6 @@ def trigamma(x: np.ndarray) -> np.ndarray:
     """Second derivative of lgamma; infinite at 0 and the negative integers."""
     default = np.where(np.isposinf(x), 0.0, np.where(x == 0, np.inf, np.nan))
     finite = np.isfinite(x)
-    return _pieces(x, default, ((x > 0) & finite, _trigamma_positive), ((x < 0) & finite, _trigamma_negative))
+    return _pieces(x, default, ((x > 0) & finite, _trigamma_positive),
+                   ((x < 0) & (x > -0.5), lambda v: _trigamma_positive(1 + v) + 1 / (v * v)),
+                   ((x <= -0.5) & finite, _trigamma_negative))
