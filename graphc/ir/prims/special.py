@@ -172,7 +172,7 @@ def _stirling(x: np.ndarray) -> np.ndarray:
 def _lgamma_positive(x: np.ndarray) -> np.ndarray:
     return _pieces(
         x, np.nan, (x < 0.5, lambda v: v * _poly(v, _LG1) - np.log(v)),
-        ((x >= 0.5) & (x < 1.5), lambda v: (v - 1) * _poly(v - 1, _LG1)),
+        ((x >= 0.5) & (x < 1.5), lambda v: (v - 1) * _poly(v - 1, _LG1) + 0.0),  # + 0.0: no -0.0 at 1
         ((x >= 1.5) & (x < 3), lambda v: (v - 2) * _poly(v - 2.25, _LG2)),
         ((x >= 3) & (x < 10), _lgamma_above), (x >= 10, _stirling))
 
