@@ -35,7 +35,9 @@ EDGES = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 2.0, -2.0, -3.0
 def test_edges_against_scipy(name: str) -> None:
     sp = pytest.importorskip("scipy.special")
     theirs = {"lgamma": sp.gammaln, "trigamma": lambda x: sp.polygamma(1, x)}.get(name) or getattr(sp, name)
-    x = EDGES[EDGES > -1e299] if name in ("lgamma", "trigamma") else EDGES  # below, PyTorch's answers count
+    x = EDGES
+    if name in ("lgamma", "trigamma"):  # at -inf, -1e300 and denormals PyTorch's answers count
+        x = x[(np.isnan(x) | (x > -1e299)) & (x != 5e-324)]
     np.testing.assert_allclose(getattr(special, name)(x), theirs(x), rtol=2e-14, atol=1e-320)
 
 
