@@ -12,6 +12,9 @@ from typing import Any
 from .node import Node, Value
 
 _sequence = itertools.count()
+_PYTORCH_NAMES = {"reduce add": "sum", "reduce mul": "prod", "reduce max": "amax", "reduce min": "amin", "scan add": "cumsum",
+                  "scan mul": "cumprod", "linear": "addmm", "contract": "mm", "reshape": "view", "concat": "cat",
+                  "take": "index", "cast": "to_copy", "conv": "convolution", "nll": "nll_loss"}
 
 
 class GradNode:
@@ -63,7 +66,11 @@ class GradNode:
     def name(self) -> str:
         """PyTorch-like name: ``MulBackward0``."""
         op = self.node.op
-        return "".join(p.capitalize() for p in (op.name if op else "?").split("_")) + "Backward0"
+        name = op.name if op else "?"
+        if name in ("reduce", "scan"):
+            name = _PYTORCH_NAMES.get(f"{name} {self.attrs[0]}", name)
+        name = _PYTORCH_NAMES.get(name, name)
+        return "".join(p[:1].upper() + p[1:] for p in name.split("_")) + "Backward0"
 
 
 class OutputEdge:

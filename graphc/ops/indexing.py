@@ -12,6 +12,7 @@ from ..errors import AutogradError, DimError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.recorder import evaluated
+from ..ir.tape import alias_value
 from ..tensor import Tensor, from_array, wrap
 from ._common import NUMBERS, norm_dim, number, operand, result_dtype, to_dtype, to_out, val
 
@@ -497,14 +498,22 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     if max_norm is not None:
         _renorm_rows(weight, input, max_norm, norm_type)
         w = val(weight)
-    if padding_idx is None or w.gfn is None:
-        return wrap(P.take(w, idx, 0))
-    if padding_idx < 0:
-        padding_idx += w.aval.shape[0]
-    keep = P.reshape(P.ne(P.iota(w.aval.shape[0], int64, w.aval.device), padding_idx), (w.aval.shape[0], 1))
-    from ..ir.tape import alias_value
+    if padding_idx is not None and w.gfn is not None:
+        n = w.aval.shape[0]
+        keep = P.reshape(P.ne(P.iota(n, int64, w.aval.device), padding_idx % n), (n, 1))
+        w = P.where(keep, w, alias_value(w))
+    out = P.take(w, idx, 0)
+    return wrap(_per_frequency(out, idx, w.aval.shape[0]) if scale_grad_by_freq and w.gfn is not None else out)
 
-    return wrap(P.take(P.where(keep, w, alias_value(w)), idx, 0))
+
+def _per_frequency(out: Value, idx: Value, n: int) -> Value:
+    """``out`` with its gradient divided by how often each index occurs: out0 + (out - out0) / count."""
+    flat = P.reshape(idx, (idx.aval.size,))
+    dt = out.aval.dtype
+    counts = P.take_put(P.full((n,), 0, dt), flat, P.full((idx.aval.size,), 1, dt), 0, "add")
+    per = P.unsqueeze(P.take(counts, idx, 0), idx.aval.ndim)
+    plain = alias_value(out)
+    return P.add(plain, P.div(P.sub(out, plain), per))
 
 
 def _renorm_rows(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> None:
@@ -529,37 +538,53 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None, 
                   per_sample_weights: Tensor | None = None, include_last_offset: bool = False,
                   padding_idx: int | None = None) -> Tensor:
     """Sums, means or maxima of bags of embeddings: 2-D ``input`` (bags of equal length) or 1-D with ``offsets``."""
-    from . import reduction
-
     if input.ndim == 2:
-        e = embedding(input, weight, padding_idx, max_norm, norm_type)
-        if per_sample_weights is not None:
-            e = e * per_sample_weights.unsqueeze(-1)
-        if mode == "max":
-            return reduction.amax(e, 1)
-        s = reduction.sum(e, 1)
-        if mode == "sum":
-            return s
-        return s / float(input.shape[1])
-    if offsets is None:
-        raise ValueError("offsets has to be a 1D Tensor but got None")
-    starts = [int(o) for o in offsets.tolist()]
-    ends = starts[1:] + ([] if include_last_offset else [input.shape[0]])
-    bag = np.concatenate([np.full(b - a, i) for i, (a, b) in enumerate(zip(starts, ends))] or [np.zeros(0)]).astype(np.int64)
-    e = embedding(input, weight, padding_idx, max_norm, norm_type)
-    if per_sample_weights is not None:
-        e = e * per_sample_weights.unsqueeze(-1)
-    idx = from_array(bag)
-    n = len(ends)
+        bags = np.repeat(np.arange(input.shape[0], dtype=np.int64), input.shape[1])
+        flat = P.reshape(val(input), (input.numel(),))
+        n = input.shape[0]
+        per = None if per_sample_weights is None else P.reshape(val(per_sample_weights), (input.numel(),))
+    else:
+        if offsets is None:
+            raise ValueError("offsets has to be a 1D Tensor but got None")
+        starts = [int(o) for o in offsets.tolist()]
+        ends = starts[1:] + ([] if include_last_offset else [input.shape[0]])
+        n = len(ends)
+        bags = np.repeat(np.arange(n, dtype=np.int64), [b - a for a, b in zip(starts, ends)]) if n else np.zeros(0, np.int64)
+        flat = val(input)
+        per = None if per_sample_weights is None else val(per_sample_weights)
+    return _bags(flat, bags, n, per, weight, (padding_idx, max_norm, norm_type, scale_grad_by_freq), mode)
+
+
+def _bags(flat: Value, bags: np.ndarray, n: int, per: Value | None, weight: Tensor, options: Any, mode: str) -> Tensor:
+    """Combine the embeddings of ``flat`` indices into ``n`` bags; padding indices take no part."""
+    padding_idx, max_norm, norm_type, by_freq = options
+    e = val(embedding(wrap(flat), weight, padding_idx, max_norm, norm_type, by_freq))
+    dt, width = e.aval.dtype, e.aval.shape[1]
+    which = from_array(bags)._v
+    used = None
+    if padding_idx is not None:
+        used = P.unsqueeze(P.ne(flat, padding_idx % weight.shape[0]), 1)
     if mode == "max":
-        base = P.full((n, weight.shape[1]), -np.inf, weight.dtype)
-        out = P.take_put(base, idx._v, val(e), 0, "max")
+        if used is not None:
+            e = P.where(used, e, P.full_like(e, -np.inf))
+        out = _bag_max(e, which, n)
         return wrap(P.where(P.isinf(out), P.zeros_like(out), out))
-    out = P.take_put(P.full((n, weight.shape[1]), 0, weight.dtype), idx._v, val(e), 0, "add")
+    if per is not None:
+        e = P.mul(e, P.unsqueeze(P.cast(per, dt), 1))
+    if used is not None:
+        e = P.where(used, e, P.zeros_like(e))
+    out = P.take_put(P.full((n, width), 0, dt), which, e, 0, "add")
     if mode == "mean":
-        count = from_array(np.maximum(np.diff([*starts, ends[-1] if ends else 0]), 1).astype(weight.dtype.np)[:, None])
-        out = P.div(out, count._v)
+        ones = P.full((flat.aval.size, 1), 1, dt) if used is None else P.cast(used, dt)
+        out = P.div(out, P.maximum(P.take_put(P.full((n, 1), 0, dt), which, ones, 0, "add"), 1))
     return wrap(out)
+
+
+def _bag_max(e: Value, which: Value, n: int) -> Value:
+    """Largest of each bag; equal maxima share the gradient."""
+    rows, width = e.aval.shape
+    idx = P.expand(P.unsqueeze(which, 1), (rows, width))
+    return P.scatter(P.full((n, width), -np.inf, e.aval.dtype), idx, e, 0, "max")
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

@@ -155,8 +155,7 @@ SPARSE = [
     case("Embedding", (7, 3), {}, make=lambda: (ints(7, 2, 4),)),
     case("Embedding", (7, 3), {"padding_idx": -1}, make=lambda: (torch.tensor([[0, 6, 2], [6, 6, 1]]),)),
     case("Embedding", (7, 3), {"max_norm": 1.0}, make=lambda: (ints(7, 5),)),
-    case("Embedding", (7, 3), {"scale_grad_by_freq": True}, make=lambda: (torch.tensor([1, 1, 2]),),
-         missing="ops.indexing.embedding ignores scale_grad_by_freq"),
+    case("Embedding", (7, 3), {"scale_grad_by_freq": True}, make=lambda: (torch.tensor([1, 1, 2]),)),
     case("EmbeddingBag", (7, 3), {}, make=lambda: (ints(7, 4, 3),)),
     case("EmbeddingBag", (7, 3), {"mode": "sum"}, make=lambda: (ints(7, 6), torch.tensor([0, 2, 5]))),
     case("EmbeddingBag", (7, 3), {"mode": "max"}, make=lambda: (ints(7, 4, 3),)),
@@ -164,8 +163,7 @@ SPARSE = [
          id="EmbeddingBag per_sample_weights"),
     case("EmbeddingBag", (7, 3), {"mode": "sum", "include_last_offset": True},
          make=lambda: (ints(7, 6), torch.tensor([0, 2, 2, 6]))),
-    case("EmbeddingBag", (7, 3), {"padding_idx": 2}, make=lambda: (torch.tensor([[2, 1, 2], [3, 4, 2], [2, 2, 2]]),),
-         missing="ops.indexing.embedding_bag counts padding_idx in the mean"),
+    case("EmbeddingBag", (7, 3), {"padding_idx": 2}, make=lambda: (torch.tensor([[2, 1, 2], [3, 4, 2], [2, 2, 2]]),)),
     case("EmbeddingBag", (7, 3), {"padding_idx": 2, "mode": "sum"}, make=lambda: (torch.tensor([[2, 1, 2], [3, 4, 2]]),)),
 ]
 
