@@ -52,22 +52,30 @@ def _awkward():
     raise Awkward("two", "arguments")
 
 
+def _segv():
+    import faulthandler
+
+    faulthandler.disable()  # pytest's would print a stack
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 FAULTS = {
     "raise": _raise, "key": _key_error, "awkward": _awkward, "exit": lambda: os._exit(3), "sysexit": lambda: sys.exit(4),
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "segv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "segv": lambda: _segv(),
     "stuck": lambda: time.sleep(1000), "none": lambda: None,
 }
 
 
-def segments():
-    """Named shared-memory segments of this machine (empty where there is no /dev/shm)."""
-    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+def segments(pid=None):
+    """Named shared-memory segments of a loader in this process (or ``pid``), where there is a /dev/shm to look at."""
+    mark = f"gc{pid or os.getpid():x}_"
+    return [s for s in os.listdir("/dev/shm") if s.startswith(mark)] if os.path.isdir("/dev/shm") else []
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     gc.collect()
-    before, fds = segments(), len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    fds = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     mapped = transport._Mapped.count
     yield
     gc.collect()
@@ -76,7 +84,7 @@ def nothing_left_behind():
             break
         time.sleep(0.05)
     assert multiprocessing.active_children() == []
-    assert {s for s in segments() - before if s.startswith("gc")} == set()
+    assert segments() == []
     if fds:
         assert len(os.listdir("/proc/self/fd")) <= fds + 3  # a resource tracker may have been started
     assert transport._Mapped.count == mapped
@@ -314,9 +322,6 @@ def test_named_segments_are_removed_in_every_case(monkeypatch):
     """Where there is no memfd (macOS, Windows) segments have names."""
     monkeypatch.setattr(transport, "ANONYMOUS", False)
     monkeypatch.setattr(multiprocess, "_GRACE_SECONDS", 0.5)
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()
     out = [b[0, 0, 0].item() for b in DataLoader(Faulty("none"), 2, num_workers=2)]
     assert out == [0, 2, 4, 6, 8, 10]
     for fault in ("raise", "kill", "exit"):
@@ -324,6 +329,19 @@ def test_named_segments_are_removed_in_every_case(monkeypatch):
     for _ in DataLoader(Faulty("none"), 2, num_workers=2):
         break
     failure(DataLoader(Faulty("stuck"), 2, num_workers=1, timeout=0.5))
+
+
+def test_leftover_segments_of_any_size_are_removed():
+    from multiprocessing.shared_memory import SharedMemory
+
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("needs /dev/shm to make a segment without a size")
+    channel = transport.Channel(None, f"gc{os.getpid():x}_test_")
+    channel.anonymous, channel.received = False, 3
+    SharedMemory(channel.prefix + "3", create=True, size=10).close()
+    open(f"/dev/shm/{channel.prefix}5", "w").close()  # its maker died before giving it a size
+    channel.remove_leftovers(2)
+    assert segments() == []
 
 
 def test_batches_beyond_the_mapping_limit_are_copied(monkeypatch):
@@ -357,7 +375,7 @@ print(*[w.process.pid for w in it._pool.workers], flush=True)
 
 
 def children_after(then, stuck, sig=None, tmp_path=None):
-    """Run a script that has no ``__main__`` guard; returns (its exit code, its errors, worker pids still alive)."""
+    """Run a script that has no ``__main__`` guard; returns (its exit code, its errors, worker pids still alive, segments left)."""
     script = tmp_path / "run.py"
     script.write_text(SCRIPT.format(then=then, stuck=stuck))
     p = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -373,7 +391,7 @@ def children_after(then, stuck, sig=None, tmp_path=None):
     until = time.monotonic() + 10
     while (alive := [pid for pid in pids if os.path.exists(f"/proc/{pid}") and state(pid) != "Z"]) and time.monotonic() < until:
         time.sleep(0.05)
-    return p.returncode, err, alive
+    return p.returncode, err, alive, segments(p.pid)
 
 
 def state(pid):
@@ -391,10 +409,9 @@ def state(pid):
 def test_no_orphans_however_the_parent_ends(then, sig, stuck, tmp_path):
     if not os.path.isdir("/proc/self"):
         pytest.skip("needs /proc to look for processes")
-    before = segments()
-    code, err, alive = children_after(then, stuck, sig, tmp_path)
+    code, err, alive, left = children_after(then, stuck, sig, tmp_path)
     assert alive == []
-    assert {s for s in segments() - before if s.startswith("gc")} == set()
+    assert left == []
     assert "graphc-loader" not in err  # no worker complained
     if sig == "group-int":
         assert err.count("KeyboardInterrupt") == 1 and code != 0

@@ -349,7 +349,9 @@ def test_attributes_are_fixed_after_construction():
 def test_too_many_workers_warn_and_pin_memory_without_device_warns():
     with pytest.warns(UserWarning, match="worker processes in total"):
         DataLoader(Rows(), num_workers=10_000)
-    if not graphc.cuda.is_available():
+    from graphc.cuda import is_available
+
+    if not is_available():
         with pytest.warns(UserWarning, match="pin_memory"):
             assert len(list(DataLoader(Rows(2), pin_memory=True))) == 2
 

@@ -251,9 +251,9 @@ def _pins(loader: DataLoader[Any]) -> bool:
     """Whether batches are copied to page-locked memory: asked for, and there is a device to copy to."""
     if not loader.pin_memory:
         return False
-    from ... import cuda
+    from ...cuda import is_available
 
-    if not cuda.is_available():
+    if not is_available():
         warnings.warn("'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
                       "used.", stacklevel=5)
         return False

@@ -12,6 +12,13 @@ def _empty_array(subtype: Any, shape: Any, code: Any) -> np.ndarray:
     return np.ndarray((0,), np.uint8)
 
 
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: str, axis_order: Any = None) -> np.ndarray:
+    """NumPy's ``_frombuffer`` (protocol 5), into memory of its own."""
+    if axis_order is not None:
+        raise pickle.UnpicklingError("arrays with permuted axes are not supported")
+    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order).copy()  # type: ignore[call-overload]
+
+
 def _encode(text: str, encoding: str = "latin1", errors: str = "strict") -> bytes:
     """How Python 3 writes bytes into old pickles; ``_codecs.encode`` itself would accept any codec."""
     if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
@@ -19,13 +26,15 @@ def _encode(text: str, encoding: str = "latin1", errors: str = "strict") -> byte
     return text.encode(encoding, errors)
 
 
-_PLAIN: dict[str, Any] = {t.__name__: t for t in (list, tuple, dict, set, frozenset, int, float, complex, bool, str, bytes, bytearray)}
-_PLAIN |= {"long": int, "unicode": str}
+_PLAIN: dict[str, Any] = {t.__name__: t for t in (list, tuple, dict, set, frozenset, int, float, complex, bool, str, bytes,
+                                                  bytearray)}
+_PLAIN |= {"long": int, "unicode": str}  # Python 2
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
     **{(module, "_reconstruct"): _empty_array for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
     **{(module, name): kind for module in ("builtins", "__builtin__") for name, kind in _PLAIN.items()},
 }
 

@@ -168,12 +168,21 @@ def _parse_idx(f: BinaryIO, path: Any) -> np.ndarray:
     shape = tuple(int(n) for n in np.frombuffer(sizes[:len(sizes) // 4 * 4], ">u4"))
     dtype = np.dtype(_IDX_TYPES[head[2]])
     want = math.prod(shape) * dtype.itemsize
-    data = f.read(want + 1) if len(shape) == head[3] else b""  # no more is read than the header promises
+    data = _read_at_most(f, want + 1) if len(shape) == head[3] else b""
     if len(shape) < head[3] or len(data) != want:
         have = "more" if len(data) > want else str(len(data))
         raise CorruptFileError(f"{path} is truncated or corrupted: its header promises {want} bytes of data (shape "
                                f"{shape}), it has {have}")
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _read_at_most(f: BinaryIO, limit: int) -> bytes:
+    """Up to ``limit`` bytes; a header that promises far more than there is makes nothing large."""
+    parts, left = [], limit
+    while left > 0 and (part := f.read(min(left, 1 << 22))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def read_image_file(path: Any) -> Tensor:

@@ -175,7 +175,7 @@ def resize(img: Tensor, size: Sequence[int], mode: str, antialias: bool) -> Tens
     x = img if dt is float64 else img.to(float32)
     rows = adopt(_resample.weights(h, size[0], mode, antialias)).to(x.dtype).to(img.device)
     columns = adopt(_resample.weights(w, size[1], mode, antialias)).to(x.dtype).to(img.device)
-    return _back(ops.matmul(ops.matmul(rows, x), columns.t()), dt)
+    return _back(rows @ x @ columns.t(), dt)
 
 
 def _back(x: Tensor, dt: dtype) -> Tensor:
@@ -187,6 +187,19 @@ def _back(x: Tensor, dt: dtype) -> Tensor:
         if dt is uint8:
             x = x.clamp(0, 255)
     return x.to(dt)
+
+
+def erase(img: Tensor, i: int, j: int, h: int, w: int, v: Any, inplace: bool) -> Tensor:
+    """``v`` in the (h, w) box at (i, j)."""
+    arr = None if inplace else _small(img)
+    value = _small(v) if isinstance(v, Tensor) else v
+    if arr is None or value is None:
+        out = img if inplace else img.clone()
+        out[..., i:i + h, j:j + w] = v
+        return out
+    erased = np.array(arr, order="C")
+    erased[..., i:i + h, j:j + w] = value
+    return adopt(erased)
 
 
 def affine(img: Tensor, matrix: Sequence[float], mode: str, fill: Any, expand: bool) -> Tensor:
@@ -203,14 +216,22 @@ def affine(img: Tensor, matrix: Sequence[float], mode: str, fill: Any, expand: b
     sy = m[1, 0] * x + m[1, 1] * y + m[1, 2] + (h - 1) * 0.5
     dt = img.dtype
     source = img if dt.is_floating_point and dt.itemsize >= 4 else img.to(float32)
-    colour = _fill_tensor(fill, source)
     if mode == "nearest":
-        return _back(_gather(source, np.rint(sy).astype(np.int64), np.rint(sx).astype(np.int64), None, colour), dt)
+        pixels, inside = _gather(source, np.rint(sy).astype(np.int64), np.rint(sx).astype(np.int64))
+        return _back(ops.where(adopt(inside).to(img.device), pixels, _fill_tensor(fill, source)), dt)
     x0, y0 = np.floor(sx).astype(np.int64), np.floor(sy).astype(np.int64)
     fx, fy = sx - x0, sy - y0
-    corners = [_gather(source, y0 + dy, x0 + dx, (fy if dy else 1 - fy) * (fx if dx else 1 - fx), colour)
-               for dy in (0, 1) for dx in (0, 1)]
-    return _back(corners[0] + corners[1] + corners[2] + corners[3], dt)
+    mixed: Any = 0.0
+    covered = np.zeros_like(fx)  # how much of an output pixel lies inside the image
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        pixels, inside = _gather(source, y0 + dy, x0 + dx)
+        weight = (fy if dy else 1 - fy) * (fx if dx else 1 - fx) * inside
+        covered += weight
+        mixed = pixels * adopt(weight.astype(source.dtype.np)).to(img.device) + mixed
+    if fill is not None:  # as torchvision blends: what is mixed already fades to 0 at the border
+        mask = adopt(covered.astype(source.dtype.np)).to(img.device)
+        mixed = mixed * mask + (1.0 - mask) * _fill_tensor(fill, source)
+    return _back(mixed, dt)
 
 
 def _fill_tensor(fill: Any, img: Tensor) -> Tensor:
@@ -222,24 +243,22 @@ def _fill_tensor(fill: Any, img: Tensor) -> Tensor:
     return adopt(values.reshape(-1, 1, 1) if len(values) > 1 else values).to(img.device)
 
 
-def _gather(img: Tensor, y: np.ndarray, x: np.ndarray, weight: np.ndarray | None, colour: Tensor) -> Tensor:
-    """Pixels at integer positions, ``colour`` outside the image, times ``weight``."""
+def _gather(img: Tensor, y: np.ndarray, x: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Pixels at integer positions (any pixel outside the image), and which positions are inside."""
     h, w = img.shape[-2:]
     inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
     flat = np.where(inside, y * w + x, 0).reshape(-1)
     pixels = img.reshape(*img.shape[:-2], h * w).index_select(-1, adopt(flat).to(img.device))
-    out = ops.where(adopt(inside).to(img.device), pixels.reshape(*img.shape[:-2], *y.shape), colour)
-    return out if weight is None else out * adopt(weight.astype(img.dtype.np)).to(img.device)
+    return pixels.reshape(*img.shape[:-2], *y.shape), inside
 
 
 def _expanded_size(matrix: Sequence[float], h: int, w: int) -> tuple[int, int]:
-    """Size of the smallest image that holds all corners, rounded as Pillow and torchvision do."""
+    """(height, width) of the smallest image that holds all corners."""
     m = np.asarray(matrix, np.float64).reshape(2, 3)
     corners = np.array([[-0.5 * w, -0.5 * h], [-0.5 * w, 0.5 * h], [0.5 * w, 0.5 * h], [0.5 * w, -0.5 * h]])
     moved = corners @ m[:, :2].T + m[:, 2] + [w * 0.5, h * 0.5]
-    low = np.ceil(np.trunc(moved.min(0) / 1e-4) * 1e-4)
-    low, high = np.trunc(moved.min(0) / 1e-4) * 1e-4, np.trunc(moved.max(0) / 1e-4) * 1e-4
-    width, height = (np.ceil(high) - np.floor(low)).astype(int)
+    moved = moved.round(4)  # quarter turns end at whole pixels
+    width, height = (np.ceil(moved.max(0)) - np.floor(moved.min(0))).astype(int)
     return int(height), int(width)
 
 
@@ -337,7 +356,7 @@ def gaussian_blur(img: Tensor, kernel_size: Sequence[int], sigma: Sequence[float
     x = img if img.dtype is float64 else img.to(float32)
     rows, columns = (adopt(_band(n, k, s).astype(x.dtype.np)).to(img.device)
                      for n, k, s in ((h, kernel_size[1], sigma[1]), (w, kernel_size[0], sigma[0])))
-    return _back(ops.matmul(ops.matmul(rows, x), columns.t()), img.dtype)
+    return _back(rows @ x @ columns.t(), img.dtype)
 
 
 def _band(n: int, size: int, sigma: float) -> np.ndarray:

@@ -348,9 +348,7 @@ def erase(img: Tensor, i: int, j: int, h: int, w: int, v: Any, inplace: bool = F
     """The tensor image with ``v`` in the (h, w) box at (i, j)."""
     if not isinstance(img, Tensor):
         raise TypeError(f"img should be Tensor Image. Got {type(img)}")
-    out = img if inplace else img.clone()
-    out[..., i:i + h, j:j + w] = v
-    return out
+    return F_t.erase(img, i, j, h, w, v, inplace)
 
 
 # -------------------------------------------------------------------------------------------------------------- colour

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from .transport import Channel
+from .transport import Channel, prepare_parent
 from .worker import Job, Reset, Result, Stack, Stop, Task, WhereAreYou, WorkerError, describe, worker_main
 
 WATCHDOG_SECONDS = 60.0  # with timeout=0: warn once when a batch takes longer
@@ -64,6 +64,7 @@ class Pool:
         forks = context.get_start_method() == "fork"
         if forks:
             recorder.flush("loader workers start")  # once here instead of once in every worker
+        prepare_parent()
         body = job if forks else _pickled(job, context.get_start_method())
         token = os.urandom(4).hex()
         for number in range(job.num_workers):

@@ -89,12 +89,39 @@ def _offsets(sizes: tuple[int, ...]) -> tuple[list[int], int]:
 
 
 # ------------------------------------------------------------------------------------------------------------ channels
+def prepare_parent() -> None:
+    """Before workers start: named segments need one resource tracker for all processes, or each worker's own would
+    remove what the parent still reads."""
+    if not ANONYMOUS and os.name == "posix":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()
+
+
+def _remove_named(name: str) -> None:
+    """Unlink a segment if it exists, also one whose maker died before giving it a size."""
+    from multiprocessing.shared_memory import SharedMemory
+
+    try:
+        segment = SharedMemory(name)
+    except OSError:
+        return
+    except ValueError:  # empty: cannot be mapped
+        from _posixshmem import shm_unlink
+
+        shm_unlink("/" + name)
+        return
+    segment.close()
+    segment.unlink()
+
+
 class Channel:
     """One end of a two-way connection that carries objects. ``prefix`` names segments where they need names."""
 
     def __init__(self, connection: Any, prefix: str = "") -> None:
         self.connection = connection
         self.prefix = prefix
+        self.anonymous = ANONYMOUS
         self.sent = 0  # named segments made so far
         self.received = 0
         self._unread: list[Any] = []  # named segments the other side may not have opened yet
@@ -111,7 +138,7 @@ class Channel:
             self._send_inline(parts)
             return
         offsets, total = _offsets(sizes)
-        if ANONYMOUS:
+        if self.anonymous:
             self._send_descriptor(parts, sizes, offsets)
         else:
             self._send_named(parts, sizes, offsets, total)
@@ -209,14 +236,7 @@ class Channel:
 
     def remove_leftovers(self, outstanding: int) -> None:
         """Unlink named segments that were sent but never read; at most ``outstanding`` of them can exist."""
-        if ANONYMOUS or not self.prefix:
+        if self.anonymous:
             return
-        from multiprocessing.shared_memory import SharedMemory
-
         for k in range(self.received, self.received + outstanding + 1):
-            try:
-                segment = SharedMemory(f"{self.prefix}{k}")
-            except OSError:
-                continue
-            segment.close()
-            segment.unlink()
+            _remove_named(f"{self.prefix}{k}")
