@@ -19,7 +19,17 @@ from .ir.node import SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
 from .ir.recorder import apply, evaluated, state
 from .ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
-from .views import Alias, Storage, contiguous_strides, inherit, log_write, put_back, reshape_strides, settle
+from .views import (
+    Alias,
+    Storage,
+    contiguous_strides,
+    inherit,
+    log_write,
+    private_alias,
+    put_back,
+    reshape_strides,
+    settle,
+)
 
 
 class Size(tuple):
@@ -496,7 +506,7 @@ class Tensor:
         import copy
 
         v = self._read()
-        out = _new(alias_value(v), type(self))
+        out = _new(private_alias(v), type(self))
         memo[id(self)] = out
         if v.gfn is not None:
             out._v.gfn = AccumulateGrad(out)

@@ -206,6 +206,16 @@ def settle(old: Value, new: Value) -> Value:
     return out
 
 
+def private_alias(v: Value) -> Value:
+    """Another handle on the same result that no write from outside can reach, without gradient edge."""
+    out = alias_value(v)
+    if out.__class__ is SharedValue:
+        out.__class__ = Value
+        if is_exported(v):
+            out.buffer = v.buffer.copy()
+    return out
+
+
 def log_write(holder: Any, old: Value) -> None:
     """Remember ``old`` so that a failing flush can put it back."""
     reg = state.region

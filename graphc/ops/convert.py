@@ -14,6 +14,7 @@ from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
+from ..views import private_alias
 from ._common import number, operand, val
 
 
@@ -104,13 +105,14 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     v = P.cast(x, a.dtype) if isinstance(x, Value) else number(x, a.dtype)
     v = broadcast_into(P.to_device(v, a.device), a.shape, "copy_")
     if v is x:
-        v = _fresh(v)
+        v = fresh(v)
     input._write(v)
     return input
 
 
-def _fresh(v: Value) -> Value:
-    out = alias_value(v)
+def fresh(v: Value) -> Value:
+    """The same result under a handle of its own, gradient kept, safe from outside writes."""
+    out = private_alias(v)
     if v.gfn is not None:
         from ..ir.tape import AccumulateGrad
 

@@ -14,6 +14,7 @@ from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.tape import alias_value
 from ..tensor import Tensor, from_array, wrap
+from ..views import private_alias
 from ._common import number, shape_arg, to_out, val
 
 _NUMBERS = (bool, int, float, complex)
@@ -77,7 +78,7 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
         v = data.detach()._read()
         if dtype is not None:
             v = P.cast(v, dtype)
-        t = wrap(alias_value(v))
+        t = wrap(private_alias(v))
         if device is not None:
             t = wrap(P.to_device(t._v, require(device)))
         return _finish(t, requires_grad)
@@ -286,7 +287,7 @@ def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, r
 
 def clone_as(input: Tensor, dt: DType) -> Tensor:
     """Private copy in another dtype."""
-    return wrap(alias_value(P.cast(val(input), dt)))
+    return wrap(private_alias(P.cast(val(input), dt)))
 
 
 def legacy_type(dt: DType, name: str) -> type:

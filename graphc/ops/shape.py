@@ -7,10 +7,11 @@ from typing import Any
 
 from ..errors import ArgumentTypeError, AutogradError, DimError, ShapeError
 from ..ir import build as P
-from ..ir.tape import alias_value
+from ..ir.recorder import state as recording
 from ..tensor import Size, Tensor, wrap
-from ..views import reshape_strides
+from ..views import private_alias, reshape_strides
 from ._common import norm_dim, norm_dims, result_dtype, shape_arg, to_out, val
+from .convert import fresh
 
 
 def infer_size(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
@@ -273,7 +274,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -
     dt = result_dtype(*vs)
     d = norm_dim(dim, kept[0].aval.ndim)
     v = P.concat(tuple([P.cast(k, dt) for k in kept]), d)
-    return to_out(out, alias_value(v) if len(kept) == 1 and v.gfn is None else v)
+    return to_out(out, fresh(v) if len(kept) == 1 else v)
 
 
 concat = concatenate = cat
@@ -445,7 +446,7 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
     if len(set(ds)) != len(ds):
         raise ShapeError("dim appears multiple times in the list of dims")
     v = val(input)
-    return wrap(P.flip(v, ds) if ds and v.aval.ndim else alias_value(v) if v.gfn is None else v)
+    return wrap(P.flip(v, ds) if ds and v.aval.ndim else fresh(v))
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -599,17 +600,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own storage; gradient flows through."""
     v = val(input)
-    out = alias_value(v)
-    out.gfn = v.gfn
-    from ..ir.recorder import state
-    from ..ir.tape import AccumulateGrad
-
-    if out.gfn is not None:
-        if not state.grad:
-            out.gfn = None
-        elif out.gfn.__class__ is AccumulateGrad:
-            return wrap(P.reshape(P.reshape(v, (1, *v.aval.shape)), v.aval.shape))
-    return wrap(out)
+    return wrap(fresh(v) if recording.grad else private_alias(v))
 
 
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
