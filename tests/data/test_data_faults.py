@@ -172,6 +172,8 @@ def test_stuck_worker_without_timeout_warns_once(monkeypatch):
         def __getitem__(self, i):
             if i == 1:
                 time.sleep(1.2)
+            if i == 2:
+                time.sleep(0.7)
             return i
 
     monkeypatch.setattr(multiprocess, "WATCHDOG_SECONDS", 0.3)

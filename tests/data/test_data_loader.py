@@ -1,4 +1,6 @@
 """DataLoader without faults: order, shuffling, arguments, the fast path, and the same batches for any number of workers."""
+import os
+
 import numpy as np
 import pytest
 
@@ -122,6 +124,38 @@ def test_large_batches_are_writable_and_independent(workers):
     arr = batches[3].numpy()
     arr[:] = 5
     assert batches[3].sum().item() == 5 * 3 * 300 * 300
+
+
+@pytest.mark.parametrize("mode", ["anonymous", "named", "copied"])
+def test_messages_of_odd_sizes(mode, monkeypatch):
+    """Through a connection to this process itself: arrays of every size, empty ones, non-contiguous ones."""
+    from multiprocessing import Pipe
+
+    from graphc.utils.data._utils import transport
+
+    monkeypatch.setattr(transport, "ANONYMOUS", mode != "named" and transport.ANONYMOUS)
+    if mode == "copied":
+        monkeypatch.setattr(transport, "_MAX_MAPPINGS", 0)
+    a, b = Pipe()
+    prefix = f"gc{os.getpid():x}_odd_"
+    left, right = transport.Channel(a, prefix), transport.Channel(b, prefix)
+    for n in (0, 1, 63, 64, 65, 4095, 4097, 16383, 16384, 16385, 70001, 200_000):
+        big = np.arange(n, dtype=np.uint8)
+        message = {"x": big, "t": graphc.arange(n), "last": np.zeros((0, 3)), "view": np.arange(24.0).reshape(4, 6)[::2, 1:4],
+                   "half": graphc.ones(n % 7, dtype=graphc.bfloat16), "words": ["a" * (n % 11)] * 3, "n": n}
+        left.send_large(message)
+        out = right.receive()
+        assert np.array_equal(out["x"], big) and out["t"].tolist() == list(range(n)) and out["last"].shape == (0, 3)
+        assert out["view"].tolist() == message["view"].tolist() and out["words"] == message["words"] and out["n"] == n
+        assert out["half"].dtype is graphc.bfloat16 and out["half"].tolist() == [1.0] * (n % 7)
+    t = graphc.ones(3, requires_grad=True)
+    left.send_large([t, t, t[:0].detach()])
+    first, second, empty = right.receive()
+    assert first is second and first.requires_grad and not empty.requires_grad and empty.shape == (0,)
+    a.close()
+    with pytest.raises(EOFError):
+        right.receive()
+    b.close()
 
 
 def test_shuffle_is_a_permutation_and_repeats_with_the_generator():

@@ -51,6 +51,7 @@ class Pool:
     def __init__(self, job: Job, context: Any) -> None:
         self.workers: list[Worker] = []
         self.closed = False
+        self.warned = False  # the watchdog barks once
         self._stop = weakref.finalize(self, _end, self.workers, os.getpid())
         try:
             self._start(job, default_context() if context is None else context)
@@ -83,7 +84,7 @@ class Pool:
     # ------------------------------------------------------------------------------------------------------- receiving
     def receive(self, timeout: float, schedule: Schedule) -> None:
         """Pass results to ``schedule`` until it can go on; ``timeout`` seconds of waiting (0: no limit) raise."""
-        start, warned = time.monotonic(), False
+        start = time.monotonic()
         while not schedule.settled():
             left = start + timeout - time.monotonic() if timeout else _TICK_SECONDS
             for worker in self._ready(max(0.0, min(_TICK_SECONDS, left))):
@@ -93,8 +94,8 @@ class Pool:
                 story = self._story(schedule)
                 if story is not None:
                     raise RuntimeError(f"DataLoader timed out after {timeout} seconds: {story}")
-            elif not timeout and not warned and waited >= WATCHDOG_SECONDS:
-                warned = True
+            elif not timeout and not self.warned and waited >= WATCHDOG_SECONDS:
+                self.warned = True
                 story = self._story(schedule)
                 if story is not None:
                     warnings.warn(f"DataLoader has been waiting {waited:.0f} seconds for a batch: {story}\nUse timeout= to "

@@ -204,7 +204,7 @@ class Channel:
         fd = reduction.recv_handle(self.connection)
         try:
             if _Mapped.count < _MAX_MAPPINGS:
-                size = max(total, os.fstat(fd).st_size)
+                size = os.fstat(fd).st_size  # the last part is not padded
                 root = np.frombuffer(mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE), np.uint8)
                 _Mapped.count += 1
                 weakref.finalize(root, _Mapped.release).atexit = False

@@ -204,7 +204,9 @@ def _prepare_process() -> None:
     import signal
 
     from ....ir import recorder
+    from ....runtime.threads import set_num_threads
 
+    set_num_threads(1)  # the workers themselves are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process: the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     state = recorder.state
