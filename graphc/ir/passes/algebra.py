@@ -36,6 +36,9 @@ def simplify(graph: Graph) -> Graph:
                 attrs = (tuple([inner.attrs[0][p] for p in attrs[0]]),)
             ins = inner.ins
             changed = True
+            if b.avals[ins[0]] is node.avals[0] and (name == "reshape" or attrs[0] == tuple(range(len(attrs[0])))):
+                new.append(ins[0])  # the two undo each other
+                continue
         first = b.add(node.op, ins, attrs, node.avals, node.loc)
         made.extend([b.nodes[-1]] * len(node.avals))
         new.extend(range(first, first + len(node.avals)))
