@@ -46,13 +46,15 @@ def _indices(found: Any, dtype: DType, device: Any) -> Tensor:
     return t if device is None else t.to(device)
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, device: Any = None, layout: Any = None) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, device: Any = None,
+                 layout: Any = None) -> Tensor:
     """(2, n) row and column numbers of the lower triangle."""
     _check_sizes(row, col)
     return _indices(np.tril_indices(row, offset, col), dtype, device)
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, device: Any = None, layout: Any = None) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DType = int64, device: Any = None,
+                 layout: Any = None) -> Tensor:
     """(2, n) row and column numbers of the upper triangle."""
     _check_sizes(row, col)
     return _indices(np.triu_indices(row, offset, col), dtype, device)
