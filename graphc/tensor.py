@@ -15,7 +15,7 @@ from .device import CPU, device
 from .dtypes import dtype
 from .errors import ArgumentTypeError, AutogradError, DTypeError, ShapeError
 from .ir import build as P
-from .ir.node import SharedValue, Value, aval, leaf_value
+from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
 from .ir.recorder import apply, evaluated, state
 from .ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
@@ -112,7 +112,7 @@ class Tensor:
 
     def restore(self, old: Value) -> None:
         """Undo a write whose computation failed (called by the recorder)."""
-        if self._alias is None:
+        if self._alias is None and self._v.__class__ is PoisonedValue:
             self._v = old
 
     def _view(self, name: str, attrs: Any) -> Tensor:

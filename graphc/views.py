@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ShapeError
 from .ir import build as P
-from .ir.node import SharedValue, Value
+from .ir.node import PoisonedValue, SharedValue, Value
 from .ir.optable import OPS
 from .ir.recorder import apply, evaluated, is_exported, state
 from .ir.tape import AccumulateGrad, alias_value
@@ -29,9 +29,10 @@ class Storage:
         self.version = 0
 
     def restore(self, old: Value) -> None:
-        """Undo writes whose computation failed."""
-        self.value = old
-        self.version += 1
+        """Undo writes if the computation of the present value failed."""
+        if self.value.__class__ is PoisonedValue:
+            self.value = old
+            self.version += 1
 
 
 class Alias:
