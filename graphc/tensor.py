@@ -207,6 +207,13 @@ class Tensor:
     def is_signed(self) -> bool:
         return self.dtype.is_signed
 
+    def share_memory_(self) -> Tensor:
+        """Accepted: tensors travel between processes by value."""
+        return self
+
+    def is_shared(self) -> bool:
+        return False
+
     def is_inference(self) -> bool:
         return False
 

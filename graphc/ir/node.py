@@ -68,7 +68,8 @@ class Node:
         self.next: Node | None = None
         self.alts: dict[Any, Node] | None = None
         self.plans: dict[Any, Any] | None = None  # live slots -> plan, when a region ended here
-        self.cum_bytes: int = (parent.cum_bytes if parent is not None else 0) + sum(a.nbytes for a in avals)
+        own = avals[0].nbytes if len(avals) == 1 else sum([a.nbytes for a in avals])
+        self.cum_bytes: int = own + (parent.cum_bytes if parent is not None else 0)
         self.full = False  # recording must flush after this node
 
 

@@ -1,6 +1,8 @@
 """User-facing operations by family: validate, promote, record. ``graphc`` re-exports them; Tensor methods come from here."""
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .. import codegen  # noqa: F401  (installs the planner)
@@ -32,12 +34,14 @@ FAMILIES = (pointwise, reduction, shape, creation, convert, indexing, sort, seto
 
 def _export() -> None:
     methods.install()
+    for family in (indexing, sort, setops, matmul):
+        methods.install_family(family)
+    methods.install_family(activation, ["relu", "relu_", "softmax", "log_softmax", "prelu", "hardshrink"])
     for family in FAMILIES:
         for name, obj in vars(family).items():
             if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
-                globals().setdefault(name, obj)
-    for family in (indexing, sort, setops, matmul):
-        methods.install_family(family)
+                if isinstance(globals().get(name, sys), ModuleType):  # a function named like its family wins
+                    globals()[name] = obj
 
 
 _export()

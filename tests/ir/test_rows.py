@@ -101,7 +101,11 @@ def test_gradient_and_second_gradient(name: str, k: int) -> None:
         gs = grad(f(ts), [ts[i] for i in leaves], create_graph=True, allow_unused=True)
         return sum((g * graphc.tensor(directions[i])).sum() for i, g in zip(leaves, gs) if g is not None)
 
-    s = slope(tensors)
+    try:
+        s = slope(tensors)
+    except NotImplementedError as error:  # says so itself: the derivative of a product over scattered factors
+        assert name == "scatter_reduce" and "no derivative" in str(error)
+        return
     if not s.requires_grad:
         return
     seconds = grad(s, [tensors[i] for i in leaves], allow_unused=True)
