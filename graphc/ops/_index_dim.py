@@ -40,7 +40,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
     return to_out(out, P.gather(v, idx, d))
 
 
-_MODES = {"add": "add", "multiply": "mul", "sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min"}
+_MODES = {"add": "add", "multiply": "mul", "sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min",
+          "max": "max", "min": "min"}
 
 
 def _combine(v: Value, idx: Value, s: Value, d: int, mode: str) -> Value:
@@ -84,11 +85,11 @@ def _identity(reduce: str, dt: dtypes.dtype) -> Any:
     if reduce == "prod":
         return 1
     if dt is bool_:
-        return reduce == "amin"
+        return reduce in ("amin", "min")
     if dt.is_floating_point:
-        return -math.inf if reduce == "amax" else math.inf
+        return -math.inf if reduce in ("amax", "max") else math.inf
     info = dtypes.iinfo(dt)
-    return info.min if reduce == "amax" else info.max
+    return info.min if reduce in ("amax", "max") else info.max
 
 
 def _reduced(v: Value, idx: Value, s: Value, d: int, reduce: str, include_self: bool) -> Value:
@@ -110,7 +111,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
     Without ``include_self`` the elements that are written forget their old value first.
     """
     v, idx, s = val(input), index_value(index, "scatter_reduce"), val(src, "src")
-    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+    if reduce not in ("sum", "prod", "mean", "amax", "amin", "max", "min"):
         raise AutogradError(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}")
     _same_dtype("scatter", v, s)
     d = norm_dim(dim, v.aval.ndim)

@@ -1,6 +1,7 @@
 """Selecting by boolean masks: where, masked_*, nonzero."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     if isinstance(x, Value) and x.aval.ndim:
         raise ShapeError(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {x.aval.ndim} "
                          "dimension(s).")
-    if not isinstance(x, Value) and isinstance(x, (float, complex)) and v.aval.dtype.category < 2:
-        if isinstance(x, complex) or int(x) != x:
-            raise DTypeError(f"value cannot be converted to type {v.aval.dtype.name} without overflow: {x}")
+    if isinstance(x, float) and v.aval.dtype.category == 1 and not math.isfinite(x):
+        raise DTypeError(f"value cannot be converted to type {v.aval.dtype.name} without overflow: {x}")
     return wrap(P.where(m, to_dtype(x, v.aval.dtype), v))
 
 

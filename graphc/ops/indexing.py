@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import bool_, int64, uint8
-from ..errors import DimError, ShapeError
+from ..errors import DimError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.infer import broadcast_shapes
 from ..ir.node import Value
@@ -88,12 +88,20 @@ def _as_index(item: Any) -> Any:
     return item
 
 
+def _means_tuple(index: list[Any]) -> bool:
+    """PyTorch's old rule: a short list holding sequences, tensors, slices, None or ... stands for a tuple of indices."""
+    return len(index) < 32 and any(i is None or i is Ellipsis or isinstance(i, (Tensor, list, tuple, slice, np.ndarray))
+                                   for i in index)
+
+
 def _is_mask(item: Any) -> bool:
     return isinstance(item, Tensor) and item.dtype in (bool_, uint8)
 
 
 def _items(index: Any, ndim: int) -> list[Any]:
     """The index as a list with Ellipsis expanded and trailing slices added."""
+    if isinstance(index, list) and _means_tuple(index):
+        index = tuple(index)
     raw = [_as_index(i) for i in (index if isinstance(index, tuple) else (index,))]
     used = 0
     for i in raw:
@@ -144,7 +152,9 @@ def _plan(t: Tensor, index: Any) -> _Plan:
 
 
 def _int_item(item: Any) -> int:
-    if isinstance(item, (float, str)) or not hasattr(item, "__index__"):
+    if isinstance(item, str):
+        raise TypeError(f"a tensor cannot be indexed by the string {item!r}")
+    if isinstance(item, float) or not hasattr(item, "__index__"):
         raise DimError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
                        f"(got {type(item).__name__})")
     return item.__index__()
@@ -241,9 +251,11 @@ def _read_arrays(v: Value, arrays: Arrays) -> Value:
     return P.permute(out, tuple(range(k, k + lead)) + tuple(range(k)) + tuple(range(k + lead, k + len(at.tail))))
 
 
-def _write_arrays(v: Value, arrays: Arrays, x: Any, mode: str) -> Value:
-    """``v`` with ``v[arrays] = x`` (or ``+=``, by ``mode``)."""
+def _write_arrays(v: Value, arrays: Arrays, x: Any, mode: str, same_dtype: bool) -> Value:
+    """``v`` with ``v[arrays] = x`` (or ``+=``, by ``mode``). ``same_dtype``: a tensor ``x`` is not converted."""
     at = _Layout(v.aval.shape, arrays)
+    if same_dtype:
+        _require_dtype(x, v)
     k, lead = len(at.index_shape), at.lead
     want = (*at.tail[:lead], *at.index_shape, *at.tail[lead:])
     src = _broadcast_value(to_dtype(x, v.aval.dtype), want)
@@ -292,6 +304,10 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     """
     if not isinstance(value, (Tensor, np.ndarray, *NUMBERS)):
         raise TypeError(f"can't assign a {type(value).__name__} to a {self.type()}")
+    if isinstance(index, bool):
+        if index:
+            setitem(self, None, value)
+        return
     p = _plan(self, index)
     base = _basic_view(self, p)
     if not p.arrays and not p.masks:
@@ -299,15 +315,32 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
         return
     x = operand(value, "setitem")
     v = base._read()
-    if len(p.masks) == 1 and not p.arrays:
-        d, m = p.masks[0]
-        tail = v.aval.ndim - d - m.aval.ndim
-        if not isinstance(x, Value) or x.aval.ndim <= tail:
-            src = to_dtype(x, v.aval.dtype)
-            mask = P.reshape(m, m.aval.shape + (1,) * tail)
-            base._write(P.where(mask, _broadcast_value(src, v.aval.shape[v.aval.ndim - tail:]), v))
-            return
-    base._write(_write_arrays(v, p.index_arrays(), x, "set"))
+    new = _masked_write(v, p, x) if len(p.masks) == 1 and not p.arrays else None
+    if new is None:
+        wide = p.masks or any(i.aval.ndim for _, i in p.arrays)
+        new = _write_arrays(v, p.index_arrays(), x, "set", same_dtype=bool(wide))
+    base._write(new)
+
+
+def _masked_write(v: Value, p: _Plan, x: Any) -> Value | None:
+    """``v[mask] = x`` as a ``where``; None when ``x`` has a dimension for the selected elements."""
+    d, m = p.masks[0]
+    tail = v.aval.ndim - d - m.aval.ndim
+    if isinstance(x, Value):
+        if x.aval.size == 1:
+            x = P.reshape(x, ())
+        elif x.aval.ndim > tail:
+            return None
+        else:
+            _require_dtype(x, v)
+    src = _broadcast_value(to_dtype(x, v.aval.dtype), v.aval.shape[v.aval.ndim - tail:])
+    return P.where(P.reshape(m, m.aval.shape + (1,) * tail), src, v)
+
+
+def _require_dtype(x: Any, v: Value) -> None:
+    if isinstance(x, Value) and x.aval.dtype is not v.aval.dtype:
+        raise DTypeError(f"Index put requires the source and destination dtypes match, got {v.aval.dtype.name} for the "
+                         f"destination and {x.aval.dtype.name} for the source. Convert the value with .to().")
 
 
 def _assign(view: Tensor, value: Any) -> None:
@@ -325,11 +358,8 @@ def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate
         raise TypeError(f"index_put_(): argument 'indices' must be tuple of Tensors, not {type(indices).__name__}")
     p = _plan(input, tuple([slice(None) if i is None else i for i in indices]))
     base = _basic_view(input, p)
-    x, v = val(values, "values"), base._read()
-    if x.aval.dtype is not v.aval.dtype:
-        raise ShapeError(f"Index put requires the source and destination dtypes match, got {v.aval.dtype.name} for the "
-                         f"destination and {x.aval.dtype.name} for the source.")
-    base._write(_write_arrays(v, p.index_arrays(), x, "add" if accumulate else "set"))
+    mode = "add" if accumulate else "set"
+    base._write(_write_arrays(base._read(), p.index_arrays(), val(values, "values"), mode, same_dtype=True))
     return input
 
 

@@ -9,6 +9,7 @@ from ...errors import ShapeError
 from .. import build as P
 from ..node import Aval, Value, aval
 from ..optable import OPS, composite
+from ..recorder import apply
 from ..samples import draw
 
 
@@ -63,7 +64,7 @@ def _product_vjp(base: Value, idx: Value, src: Value, g: Value, axis: int) -> tu
     zeros = P.scatter(P.cast(zero_base, dt), idx, P.cast(zero_src, dt), axis, "add")
     one_base = P.where(zero_base, P.full_like(base, 1), base)
     one_src = P.where(zero_src, P.full_like(src, 1), src)
-    rest = P.scatter(one_base, idx, one_src, axis, "mul")  # product of the factors that are not zero
+    rest = apply(OPS["scatter_reduce"], (one_base, idx, one_src), (axis, "mul"))  # product of the factors not zero
 
     def share(factor: Value, is_zero: Value, total: Value, n: Value, cot: Value) -> Value:
         others = P.eq(P.sub(n, P.cast(is_zero, dt)), 0)  # no other factor is zero
