@@ -211,7 +211,7 @@ def private_alias(v: Value) -> Value:
     """Another handle on the same result that no write from outside can reach, without gradient edge."""
     out = alias_value(v)
     if out.__class__ is SharedValue:
-        out.__class__ = Value
+        out.__class__ = Value  # type: ignore[assignment]
         if is_exported(v):
             out.buffer = v.buffer.copy()
     return out
