@@ -1,64 +1,42 @@
-"""Adagrad (Duchi et al., 2011) and Adadelta (Zeiler, 2012)."""
+"""Adagrad (Duchi et al., 2011)."""
 from __future__ import annotations
 
 from typing import Any
 
-from ..ops.creation import full_like
 from ..tensor import Tensor
-from .optimizer import Optimizer, positive, zeros
+from ._scalars import advance, scalar
+from .optimizer import Optimizer, check_fused, check_lr, descent, positive, rate, zeros
 
 
 class Adagrad(Optimizer):
-    """p -= lr_t * g / (sqrt(sum g^2) + eps)."""
+    """p -= lr_t * g / (sqrt(sum g^2) + eps), lr_t = lr / (1 + (t-1)*lr_decay). Raises ValueError for negative values."""
 
     def __init__(self, params: Any, lr: Any = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
                  initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
                  maximize: bool = False, differentiable: bool = False, fused: bool | None = None):
-        for name, x in (("learning rate", lr), ("lr_decay value", lr_decay), ("weight_decay value", weight_decay),
-                        ("initial_accumulator_value value", initial_accumulator_value), ("epsilon value", eps)):
-            positive(name, x)
+        check_lr(lr)
+        for name, x in (("lr_decay", lr_decay), ("weight_decay", weight_decay),
+                        ("initial_accumulator_value", initial_accumulator_value), ("epsilon", eps)):
+            positive(f"{name} value", x)
         super().__init__(params, dict(lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay,
                                       initial_accumulator_value=initial_accumulator_value, foreach=foreach,
                                       maximize=maximize, differentiable=differentiable, fused=fused))
+        check_fused(fused, foreach, differentiable)
         for group in self.param_groups:
             for p in group["params"]:
-                self.state[p]["step"] = 0
-                self.state[p]["sum"] = full_like(p, group["initial_accumulator_value"])
+                self._prepare(p, self.state[p])
 
-    def _update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        state["step"] += 1
-        g = -grad if group["maximize"] else grad
-        if group["weight_decay"] != 0:
-            g = g.add(p, alpha=group["weight_decay"])
-        clr = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
-        state["sum"].addcmul_(g, g, value=1)
-        p.addcdiv_(g, state["sum"].sqrt().add_(group["eps"]), value=-clr)
+    def _prepare(self, p: Tensor, state: dict[str, Any]) -> None:
+        state["step"] = scalar(0.0)
+        state["sum"] = zeros(p).add_(self.defaults["initial_accumulator_value"])
 
+    def share_memory(self) -> None:
+        """Accepted: state tensors move to shared memory when they are sent to another process."""
 
-class Adadelta(Optimizer):
-    """Steps scaled by the ratio of running RMS of updates and gradients."""
-
-    def __init__(self, params: Any, lr: Any = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0,
-                 foreach: bool | None = None, *, capturable: bool = False, maximize: bool = False,
-                 differentiable: bool = False):
-        positive("learning rate", lr)
-        if not 0.0 <= rho <= 1.0:
-            raise ValueError(f"Invalid rho value: {rho}")
-        positive("epsilon value", eps)
-        positive("weight_decay value", weight_decay)
-        super().__init__(params, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize,
-                                      capturable=capturable, foreach=foreach, differentiable=differentiable))
-
-    def _update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _update(self, p: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
-            state["step"] = 0
-            state["square_avg"], state["acc_delta"] = zeros(p), zeros(p)
-        state["step"] += 1
-        g = -grad if group["maximize"] else grad
-        if group["weight_decay"] != 0:
-            g = g.add(p, alpha=group["weight_decay"])
-        rho, eps = group["rho"], group["eps"]
-        state["square_avg"].mul_(rho).addcmul_(g, g, value=1 - rho)
-        delta = state["acc_delta"].add(eps).sqrt_().div_(state["square_avg"].add(eps).sqrt_()).mul_(g)
-        state["acc_delta"].mul_(rho).addcmul_(delta, delta, value=1 - rho)
-        p.add_(delta, alpha=-group["lr"])
+            self._prepare(p, state)
+        t = advance(state)
+        g = descent(p, group)
+        total = state["sum"].addcmul_(g, g, value=1)
+        p.addcdiv_(g, total.sqrt().add_(group["eps"]), value=-(rate(group) / (1 + (t - 1) * group["lr_decay"])))

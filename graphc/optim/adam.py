@@ -1,64 +1,68 @@
-"""Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019)."""
+"""Adam (Kingma and Ba, 2015); AMSGrad variant (Reddi et al., 2018)."""
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..ops.optim_steps import adam_apply, adam_hyper, hyper_dtype
 from ..tensor import Tensor
-from .optimizer import Optimizer, positive, zeros
+from ._scalars import advance, scalar
+from .optimizer import Optimizer, check_betas, check_fused, check_lr, positive, zeros
 
 
 class Adam(Optimizer):
-    """p -= lr * m_hat / (sqrt(v_hat) + eps) with bias-corrected moments; ``weight_decay`` is added to the gradient."""
+    """p -= lr * m_hat / (sqrt(v_hat) + eps) with bias-corrected moments; ``weight_decay`` is added to the gradient.
 
-    _decoupled = False
+    With ``amsgrad`` v_hat uses the largest v so far; with ``decoupled_weight_decay`` it is AdamW. Raises ValueError for
+    hyper-parameters out of range and for one beta being a float, the other a Tensor.
+    """
 
-    def __init__(self, params: Any, lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+    def __init__(self, params: Any, lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None, maximize: bool = False,
                  capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
                  decoupled_weight_decay: bool = False):
-        positive("learning rate", lr)
+        if isinstance(lr, Tensor) and foreach and not capturable:
+            raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
+        check_lr(lr)
         positive("epsilon value", eps)
-        for i, b in enumerate(betas):
-            if not isinstance(b, Tensor) and not 0.0 <= b < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {i}: {b}")
+        for i in (0, 1):
+            if isinstance(betas[i], Tensor) and betas[i].numel() != 1:
+                raise ValueError(f"Tensor betas[{i}] must be 1-element")
+        check_betas(betas)
         positive("weight_decay value", weight_decay)
+        _check_kinds(betas, bool(foreach) and not capturable)
+        betas = tuple([b.reshape(()) if isinstance(b, Tensor) else b for b in betas])  # type: ignore[assignment]
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
                                       maximize=maximize, foreach=foreach, capturable=capturable,
                                       differentiable=differentiable, fused=fused,
-                                      decoupled_weight_decay=decoupled_weight_decay or self._decoupled))
+                                      decoupled_weight_decay=decoupled_weight_decay))
+        check_fused(fused, foreach, differentiable)
 
     def _update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
+        decay, amsgrad, decoupled = group["weight_decay"], group["amsgrad"], group["decoupled_weight_decay"]
+        decay_on = isinstance(decay, Tensor) or decay != 0
         hypers: dict[Any, Any] = {}
         for p in params:
             state = self.state[p]
             if not state:
-                state["step"] = 0
+                state["step"] = scalar(0.0)
                 state["exp_avg"], state["exp_avg_sq"] = zeros(p), zeros(p)
-                if group["amsgrad"]:
+                if amsgrad:
                     state["max_exp_avg_sq"] = zeros(p)
-            state["step"] += 1
-            t, dt = state["step"], hyper_dtype(p)
+            t, dt = advance(state), hyper_dtype(p)
             hyper = hypers.get((dt, t))
             if hyper is None:
                 hyper = hypers[dt, t] = adam_hyper(
-                    dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
-                    bias_correction1=1 - beta1**t, bias_correction2_sqrt=math.sqrt(1 - beta2**t),
-                    decoupled=group["decoupled_weight_decay"])
+                    dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=decay,
+                    bias_correction1=1 - beta1**t, bias_correction2_sqrt=(1 - beta2**t) ** 0.5, decoupled=decoupled)
             adam_apply(p, p.grad, state["exp_avg"], state["exp_avg_sq"],  # type: ignore[arg-type]
-                       state.get("max_exp_avg_sq"), hyper, decay_on=group["weight_decay"] != 0,
-                       decoupled=group["decoupled_weight_decay"], amsgrad=group["amsgrad"], maximize=group["maximize"])
+                       state["max_exp_avg_sq"] if amsgrad else None, hyper, decay_on=decay_on, decoupled=decoupled,
+                       amsgrad=amsgrad, maximize=group["maximize"])
 
 
-class AdamW(Adam):
-    """Adam with decoupled weight decay: p *= 1 - lr*weight_decay first."""
-
-    _decoupled = True
-
-    def __init__(self, params: Any, lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False, foreach: bool | None = None,
-                 capturable: bool = False, differentiable: bool = False, fused: bool | None = None):
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
-                         capturable=capturable, differentiable=differentiable, fused=fused)
+def _check_kinds(betas: tuple[Any, Any], no_tensors: bool) -> None:
+    floats = all(isinstance(b, float) for b in betas)
+    if not floats and not all(isinstance(b, Tensor) for b in betas):
+        raise ValueError("betas must be either both floats or both Tensors")
+    if not floats and no_tensors:
+        raise ValueError("betas[0] as a Tensor is not supported for capturable=False and foreach=True")
