@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -15,19 +15,27 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--plot", metavar="FILE", help="write a loss curve picture (needs matplotlib)")
     for name, value in defaults.items():
-        p.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
+        p.add_argument("--" + name.replace("_", "-"), type=type(value), default=value, help=f"default {value}")
     return p
 
 
 def progress(items: Iterable[Any], what: str) -> Iterable[Any]:
-    """A tqdm bar on a terminal when tqdm is installed; nothing otherwise."""
+    """``items`` with a tqdm bar on a terminal, or a plain counter where tqdm is not installed; silent in a pipe."""
     if not sys.stderr.isatty():
         return items
     try:
         from tqdm import tqdm
     except ImportError:
-        return items
+        return counter(items, what)
     return tqdm(items, desc=what, leave=False)
+
+
+def counter(items: Any, what: str) -> Iterator[Any]:
+    """One line that counts, wiped at the end."""
+    for i, item in enumerate(items, 1):
+        print(f"\r{what}: {i}/{len(items)}", end="", file=sys.stderr, flush=True)
+        yield item
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def plot(losses: list[float], path: str | None) -> None:

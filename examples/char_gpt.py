@@ -100,7 +100,7 @@ def main() -> None:
         scheduler.step()
         if (i + 1) % 50 == 0 or i + 1 == args.steps:
             recent = curve[-50:]
-            print(f"step {i + 1}: loss {sum(recent) / len(recent):.4f}")
+            print(f"step {i + 1}: loss {sum(recent) / len(recent):.6f}")
     plot(curve, args.plot)
     if args.sample:
         start = data[:1].view(1, 1).to(args.device)

@@ -75,7 +75,7 @@ def main() -> None:
     for epoch in range(args.epochs):
         losses = [step(x.to(args.device), y.to(args.device)) for x, y in progress(train_loader, f"epoch {epoch + 1}")]
         curve += [loss.item() for loss in losses]
-        print(f"epoch {epoch + 1}: loss {sum(curve[-len(losses):]) / len(losses):.4f}")
+        print(f"epoch {epoch + 1}: loss {sum(curve[-len(losses):]) / len(losses):.6f}")
 
     correct = total = 0
     with torch.no_grad():
