@@ -1,22 +1,32 @@
 """Functions whose result size depends on the data: unique, bincount, histograms, membership. They evaluate."""
 from __future__ import annotations
 
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
 
-from ..errors import AutogradError
+from ..dtypes import float32, float64
+from ..errors import AutogradError, DTypeError, ShapeError
 from ..ir.recorder import evaluated
 from ..tensor import Tensor, from_array
-from ._common import norm_dim, val
+from ._common import norm_dim, to_out, val
+
+histogram_result: Any = namedtuple("histogram", ["hist", "bin_edges"])  # type: ignore[name-match]  # prints like PyTorch
 
 
-def _data(t: Tensor) -> np.ndarray:
-    return evaluated(val(t))
+def _data(t: Tensor, name: str = "input") -> np.ndarray:
+    return evaluated(val(t, name))
 
 
-def _returned(values: np.ndarray, inverse: Any, counts: Any, want_inverse: bool, want_counts: bool) -> Any:
-    out: list[Any] = [from_array(np.array(values, order="C"))]
+def _sortable(arr: np.ndarray) -> np.ndarray:
+    """bfloat16 has no order in NumPy: look at it as float32 (exact)."""
+    return arr.astype(np.float32) if arr.dtype.kind == "V" or arr.dtype.name == "bfloat16" else arr
+
+
+# --------------------------------------------------------------------------------------------------------------- unique
+def _returned(values: np.ndarray, dt: np.dtype, inverse: Any, counts: Any, want_inverse: bool, want_counts: bool) -> Any:
+    out: list[Any] = [from_array(np.array(values, dt, order="C"))]
     if want_inverse:
         out.append(from_array(np.array(inverse, np.int64)))
     if want_counts:
@@ -26,68 +36,98 @@ def _returned(values: np.ndarray, inverse: Any, counts: Any, want_inverse: bool,
 
 def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
            dim: int | None = None) -> Any:
-    """Distinct elements (or slices along ``dim``), sorted."""
+    """Distinct elements (or slices along ``dim``), always sorted; NaNs are all distinct."""
     arr = _data(input)
+    key = _sortable(arr)
     axis = None if dim is None else norm_dim(dim, arr.ndim)
-    values, inverse, counts = np.unique(arr, return_inverse=True, return_counts=True, axis=axis)
-    inverse = inverse.reshape(arr.shape if axis is None else (-1,))
-    return _returned(values, inverse, counts, return_inverse, return_counts)
+    values, inverse, counts = np.unique(key, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
+    return _returned(values, arr.dtype, inverse.reshape(arr.shape if axis is None else (-1,)), counts, return_inverse,
+                     return_counts)
 
 
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
                        dim: int | None = None) -> Any:
-    """Elements (or slices) without consecutive repeats."""
+    """Elements (or slices along ``dim``) without consecutive repeats."""
     arr = _data(input)
-    rows = arr.reshape(-1) if dim is None else np.moveaxis(arr, norm_dim(dim, arr.ndim), 0)
+    axis = None if dim is None else norm_dim(dim, arr.ndim)
+    rows = arr.reshape(-1) if axis is None else np.moveaxis(arr, axis, 0)
     n = rows.shape[0]
-    if n == 0:
-        return _returned(rows, np.zeros(0), np.zeros(0), return_inverse, return_counts)
-    change = np.r_[True, (rows[1:] != rows[:-1]).reshape(n - 1, -1).any(1)]
+    change = np.ones(n, bool)
+    if n:
+        change[1:] = (rows[1:] != rows[:-1]).reshape(n - 1, -1).any(1)
     inverse = np.cumsum(change) - 1
-    values = rows[change] if dim is None else np.moveaxis(rows[change], 0, norm_dim(dim, arr.ndim))
-    shape = arr.shape if dim is None else (-1,)
-    return _returned(values, inverse.reshape(shape), np.bincount(inverse), return_inverse, return_counts)
+    values = rows[change] if axis is None else np.moveaxis(rows[change], 0, axis)
+    return _returned(values, arr.dtype, inverse.reshape(arr.shape if axis is None else (-1,)), np.bincount(inverse),
+                     return_inverse, return_counts)
 
 
+# --------------------------------------------------------------------------------------------------------------- counts
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """Counts (or sums of weights) of each non-negative integer."""
     arr = _data(input)
-    if arr.ndim != 1 or arr.dtype.kind not in "iu":
+    if arr.ndim != 1 or arr.dtype.kind not in "iu" or arr.size and arr.min() < 0:
         raise AutogradError("bincount only supports 1-d non-negative integral inputs.")
-    if arr.size and arr.min() < 0:
-        raise AutogradError("bincount only supports 1-d non-negative integral inputs.")
-    w = None if weights is None else _data(weights)
-    out = np.bincount(arr, w, minlength)
-    return from_array(out.astype(np.int64 if w is None else w.dtype if w.dtype == np.float32 else np.float64))
+    if minlength < 0:
+        raise AutogradError("minlength should be >= 0")
+    if weights is None:
+        return from_array(np.bincount(arr, None, minlength).astype(np.int64))
+    w = _data(weights, "weights")
+    if w.shape != arr.shape:
+        raise ShapeError("weights should be 1-d and have the same length as input, got shapes "
+                         f"{list(w.shape)} and {list(arr.shape)}")
+    return from_array(np.bincount(arr, w, minlength).astype(np.float32 if w.dtype == np.float32 else np.float64))
 
 
-def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
+def _require_float(name: str, t: Tensor) -> None:
+    if t.dtype not in (float32, float64):
+        raise DTypeError(f"\"{name}\" not implemented for '{t.dtype.name}'; convert with .float() first")
+
+
+def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out: Tensor | None = None) -> Tensor:
     """Histogram with equal bins; min == max means the data's range. Elements outside are ignored."""
+    _require_float("histogram_cpu", input)
+    if bins <= 0:
+        raise AutogradError(f"bins must be > 0, got {bins}")
     arr = _data(input)
     lo, hi = float(min), float(max)
     if lo == hi and arr.size:
         lo, hi = float(arr.min()), float(arr.max())
     if lo == hi:
         lo, hi = lo - 1, hi + 1
+    if not (np.isfinite(lo) and np.isfinite(hi)):
+        raise AutogradError(f"range of [{lo}, {hi}] is not finite")
     if lo > hi:
         raise AutogradError("torch.histc: max must be larger than min")
     h, _ = np.histogram(arr, bins, (lo, hi))
-    return from_array(h.astype(arr.dtype))
+    return to_out(out, from_array(h.astype(arr.dtype))._v)
 
 
 def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False) -> Any:
-    """(hist, bin_edges)."""
+    """(hist, bin_edges) for a number of equal ``bins``, or for 1-D bin edges."""
+    _require_float("histogram_cpu", input)
     arr = _data(input)
-    edges = _data(bins) if isinstance(bins, Tensor) else bins
-    w = None if weight is None else _data(weight).reshape(arr.shape)
+    edges = _data(bins, "bins") if isinstance(bins, Tensor) else bins
+    if isinstance(bins, Tensor) and (bins.ndim != 1 or bins.dtype is not input.dtype):
+        raise AutogradError("torch.histogram(): input tensor and bins tensors should have the same dtype and bins be 1-D, but "
+                            f"got input with float type {input.dtype.name} and bins with {bins.dtype.name}{list(bins.shape)}")
+    if not isinstance(bins, Tensor) and bins <= 0:
+        raise AutogradError(f"torch.histogram(): bins must be > 0, but got {bins}")
+    w = None
+    if weight is not None:
+        w = _data(weight, "weight")
+        if w.shape != arr.shape:
+            raise ShapeError("torch.histogram(): if weight tensor is provided it should have the same shape as the input, got "
+                             f"{list(w.shape)} and {list(arr.shape)}")
+    if range is None and not isinstance(bins, Tensor) and arr.size == 0:
+        range = (0.0, 1.0)
     h, e = np.histogram(arr, edges, range, density=density, weights=w)
-    return from_array(h.astype(arr.dtype)), from_array(e.astype(arr.dtype))
+    return histogram_result(from_array(h.astype(arr.dtype)), from_array(e.astype(arr.dtype)))
 
 
+# ----------------------------------------------------------------------------------------------------------- membership
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
-    """Whether each element occurs in ``test_elements``."""
-    a = _data(elements) if isinstance(elements, Tensor) else np.asarray(elements)
-    b = _data(test_elements) if isinstance(test_elements, Tensor) else np.asarray(test_elements)
-    return from_array(np.isin(a, b, invert=invert))
-
-
+    """Whether each element occurs in ``test_elements`` (either may be a number)."""
+    if not isinstance(elements, Tensor) and not isinstance(test_elements, Tensor):
+        raise TypeError("isin(): one of elements and test_elements must be a Tensor")
+    a, b = [_sortable(_data(t) if isinstance(t, Tensor) else np.asarray(t)) for t in (elements, test_elements)]
+    return from_array(np.asarray(np.isin(a, b, assume_unique=False, invert=invert)))

@@ -1,29 +1,32 @@
-"""Sorting, selection and order statistics."""
+"""Sorting, selection and order statistics. All are built on the stable sort row, where NaN is the largest."""
 from __future__ import annotations
 
 import math
 from collections import namedtuple
 from typing import Any
 
-import numpy as np
-
-from ..dtypes import bool_, float64, int32, int64, uint8
-from ..errors import AutogradError, DTypeError, ShapeError
+from ..dtypes import bool_, float32, float64, int32, int64, uint8
+from ..errors import AutogradError, DimError, DTypeError
 from ..ir import build as P
 from ..ir.node import Value
+from ..ir.optable import OPS
+from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import norm_dim, val
+from ._common import binary_values, norm_dim, number, to_out, val
 
-sort_result = namedtuple("sort", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-topk_result = namedtuple("topk", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-kthvalue_result = namedtuple("kthvalue", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-median_result = namedtuple("median", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-mode_result = namedtuple("mode", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-cummax_result = namedtuple("cummax", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-cummin_result = namedtuple("cummin", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+sort_result: Any = namedtuple("sort", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
+topk_result: Any = namedtuple("topk", ["values", "indices"])  # type: ignore[name-match]
+kthvalue_result: Any = namedtuple("kthvalue", ["values", "indices"])  # type: ignore[name-match]
+median_result: Any = namedtuple("median", ["values", "indices"])  # type: ignore[name-match]
+nanmedian_result: Any = namedtuple("nanmedian", ["values", "indices"])  # type: ignore[name-match]
+mode_result: Any = namedtuple("mode", ["values", "indices"])  # type: ignore[name-match]
+cummax_result: Any = namedtuple("cummax", ["values", "indices"])  # type: ignore[name-match]
+cummin_result: Any = namedtuple("cummin", ["values", "indices"])  # type: ignore[name-match]
 
 
 def _sorted(v: Value, d: int, descending: bool) -> tuple[Value, Value]:
+    if v.aval.dtype.is_complex:
+        raise DTypeError("Sort does not support complex dtypes on CPU")
     if v.aval.dtype is bool_:
         s, i = P.sort(P.cast(v, uint8), d, descending)
         return P.cast(s, bool_), i
@@ -34,225 +37,272 @@ def _scalar_pair(v: Value) -> tuple[Value, Value]:
     return v, P.full((), 0, int64, v.aval.device)
 
 
+def _pair(kind: Any, s: Value, i: Value, out: Any = None) -> Any:
+    a, b = out if out is not None else (None, None)
+    return kind(to_out(a, s), to_out(b, i))
+
+
+def _drop(v: Value, d: int) -> Value:
+    """Remove dimension ``d`` of size 1."""
+    return P.reshape(v, v.aval.shape[:d] + v.aval.shape[d + 1:])
+
+
+# ----------------------------------------------------------------------------------------------------------------- sort
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None) -> Any:
     """(values, indices) along ``dim``; NaN is largest. Always stable."""
     v = val(input)
     d = norm_dim(dim, v.aval.ndim)
-    s, i = _sorted(v, d, descending) if v.aval.ndim else _scalar_pair(v)
-    return sort_result(wrap(s), wrap(i))
+    s, i = _sorted(v, d, bool(descending)) if v.aval.ndim else _scalar_pair(v)
+    return _pair(sort_result, s, i, out)
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+    """Indices that sort along ``dim``."""
     return sort(input, dim, descending)[1]
 
 
-def msort(input: Tensor) -> Tensor:
-    return sort(input, 0)[0]
+def msort(input: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Values sorted along the first dimension."""
+    return to_out(out, sort(input, 0)[0]._v)
 
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Any:
-    """The ``k`` largest (or smallest) along ``dim`` in order."""
+    """The ``k`` largest (or smallest) along ``dim`` in order, and their indices; of equals the first."""
     v = val(input)
     d = norm_dim(dim, v.aval.ndim)
+    k = k.__index__()
     n = v.aval.shape[d] if v.aval.ndim else 1
     if not 0 <= k <= n:
         raise AutogradError(f"selected index k out of range: k={k} for a dimension of size {n}")
     if v.aval.ndim == 0:
-        s, i = _scalar_pair(v)
-    else:
-        s, i = _sorted(v, d, largest)
-        s, i = P.narrow(s, d, 0, k), P.narrow(i, d, 0, k)
-    return topk_result(wrap(s), wrap(i))
+        return _pair(topk_result, *_scalar_pair(v), out)
+    s, i = _sorted(v, d, bool(largest))
+    return _pair(topk_result, P.narrow(s, d, 0, k), P.narrow(i, d, 0, k), out)
 
 
-def _pick(s: Value, i: Value, d: int, k: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+# ----------------------------------------------------------------------------------------------------- order statistics
+def _nth(s: Value, i: Value, d: int, k: int, keepdim: bool) -> tuple[Value, Value]:
+    """Element ``k`` of sorted values and indices."""
     s, i = P.narrow(s, d, k, 1), P.narrow(i, d, k, 1)
-    if not keepdim:
-        sh = tuple([n for j, n in enumerate(s.aval.shape) if j != d])
-        s, i = P.reshape(s, sh), P.reshape(i, sh)
-    return wrap(s), wrap(i)
+    return (s, i) if keepdim else (_drop(s, d), _drop(i, d))
 
 
-def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
-    """The ``k``-th smallest along ``dim`` (k from 1)."""
+def _not_empty(name: str, v: Value, d: int) -> None:
+    if v.aval.shape[d] == 0:
+        raise DimError(f"{name}(): Expected reduction dim {d} to have non-zero size.")
+
+
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
+    """The ``k``-th smallest along ``dim`` (k from 1) and its index."""
     v = val(input)
     d = norm_dim(dim, v.aval.ndim)
+    if not 1 <= k <= (v.aval.shape[d] if v.aval.ndim else 1):
+        raise AutogradError(f"kthvalue(): selected number k out of range for dimension {d}: k={k}, shape {list(v.aval.shape)}")
     if v.aval.ndim == 0:
-        return kthvalue_result(*map(wrap, _scalar_pair(v)))
-    if not 1 <= k <= v.aval.shape[d]:
-        raise AutogradError(f"kthvalue(): selected number k out of range for dimension {d}")
-    return kthvalue_result(*_pick(*_sorted(v, d, False), d, k - 1, keepdim))
+        return _pair(kthvalue_result, *_scalar_pair(v), out)
+    return _pair(kthvalue_result, *_nth(*_sorted(v, d, False), d, k - 1, keepdim), out)
 
 
-def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """Lower median (NaN if any): a scalar, or (values, indices) along ``dim``."""
     v = val(input)
     if dim is None:
         n = v.aval.size
         if n == 0:
-            return wrap(P.full((), math.nan, v.aval.dtype))
+            return wrap(P.full((), math.nan if v.aval.dtype.is_floating_point else 0, v.aval.dtype))
         s, _ = _sorted(P.reshape(v, (n,)), 0, False)
         mid = P.reshape(P.narrow(s, 0, (n - 1) // 2, 1), ())
-        return wrap(_nan_wins(mid, P.reshape(P.narrow(s, 0, n - 1, 1), ())))
+        if v.aval.dtype.is_floating_point:
+            largest = P.reshape(P.narrow(s, 0, n - 1, 1), ())
+            mid = P.where(P.isnan(largest), largest, mid)
+        return wrap(mid)
     d = norm_dim(dim, v.aval.ndim)
     if v.aval.ndim == 0:
-        return median_result(*map(wrap, _scalar_pair(v)))
-    n = v.aval.shape[d]
-    s, i = _sorted(v, d, False)
-    low, at = _pick(s, i, d, (n - 1) // 2, keepdim)
+        return _pair(median_result, *_scalar_pair(v), out)
+    _not_empty("median", v, d)
+    s, i = _nth(*_sorted(v, d, False), d, (v.aval.shape[d] - 1) // 2, True)
     if v.aval.dtype.is_floating_point:
         bad = P.isnan(v)
-        first = P.argreduce("max", P.cast(bad, uint8), d)
-        any_nan = P.reduce("any", bad, (d,))
-        if keepdim:
-            first, any_nan = P.unsqueeze(first, d), P.unsqueeze(any_nan, d)
-        low = wrap(P.where(any_nan, P.full_like(low._v, math.nan), low._v))
-        at = wrap(P.where(any_nan, first, at._v))
-    return median_result(low, at)
+        first = P.unsqueeze(P.argreduce("max", P.cast(bad, uint8), d), d)
+        i = P.where(P.reduce("any", bad, (d,), True), first, i)
+        s = P.gather(v, i, d)
+    return _pair(median_result, *((s, i) if keepdim else (_drop(s, d), _drop(i, d))), out)
 
 
-def _nan_wins(mid: Value, largest: Value) -> Value:
-    return P.where(P.isnan(largest), largest, mid) if mid.aval.dtype.is_floating_point else mid
-
-
-def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """Median ignoring NaN."""
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
+    """Lower median of the elements that are not NaN (NaN if there are none)."""
     v = val(input)
-    flat = dim is None
-    if flat:
+    if dim is None and v.aval.size == 0:
+        return median(input)
+    if v.aval.ndim == 0:
+        return input.clone() if dim is None else _pair(nanmedian_result, *_scalar_pair(v), out)
+    if dim is None:
         v = P.reshape(v, (v.aval.size,))
-    d = 0 if flat else norm_dim(dim, v.aval.ndim)
+    d = 0 if dim is None else norm_dim(dim, v.aval.ndim)
+    _not_empty("nanmedian", v, d)
     s, i = _sorted(v, d, False)
     count = P.reduce("add", P.cast(P.logical_not(P.isnan(v)), int64), (d,), True)
     k = P.maximum(P.floordiv(P.sub(count, 1), 2), 0)
     s, i = P.gather(s, k, d), P.gather(i, k, d)
-    if not keepdim or flat:
-        sh = tuple([n for j, n in enumerate(s.aval.shape) if j != d])
-        s, i = P.reshape(s, sh), P.reshape(i, sh)
-    return wrap(s) if flat else median_result(wrap(s), wrap(i))
+    if not keepdim or dim is None:
+        s, i = _drop(s, d), _drop(i, d)
+    return wrap(s) if dim is None else _pair(nanmedian_result, s, i, out)
 
 
-def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
-    """The smallest most frequent value along ``dim`` and its last index."""
+def mode(input: Tensor, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
+    """The smallest of the most frequent values along ``dim`` and its last index.
+
+    In sorted order the running length of a run of equals peaks at its last element.
+    """
     v = val(input)
     d = norm_dim(dim, v.aval.ndim)
     if v.aval.ndim == 0:
-        return mode_result(*map(wrap, _scalar_pair(v)))
+        return _pair(mode_result, *_scalar_pair(v), out)
+    _not_empty("mode", v, d)
     s, i = _sorted(v, d, False)
-    same = P.eq(P.unsqueeze(s, d + 1), P.unsqueeze(s, d))
-    count = P.reduce("add", P.cast(same, int64), (d + 1,))
-    best = P.unsqueeze(P.argreduce("max", count, d), d)
-    length = P.gather(count, best, d)
-    value, index = P.gather(s, best, d), P.gather(i, P.sub(P.add(best, length), 1), d)
-    if not keepdim:
-        sh = tuple([n for j, n in enumerate(v.aval.shape) if j != d])
-        value, index = P.reshape(value, sh), P.reshape(index, sh)
-    return mode_result(wrap(value), wrap(index))
+    n = v.aval.shape[d]
+    head = P.full(v.aval.shape[:d] + (1,) + v.aval.shape[d + 1:], True, bool_, v.aval.device)
+    starts = P.concat((head, P.ne(P.narrow(s, d, 1, n - 1), P.narrow(s, d, 0, n - 1))), d)
+    at = P.iota_like(v, d, int64)
+    begin = P.scan("max", P.where(starts, at, P.full_like(at, 0)), d)
+    best = P.unsqueeze(P.argreduce("max", P.sub(at, begin), d), d)
+    value, index = P.gather(s, best, d), P.gather(i, best, d)
+    return _pair(mode_result, *((value, index) if keepdim else (_drop(value, d), _drop(index, d))), out)
 
 
-def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear") -> Tensor:
-    """q-th quantiles (q a number or 1-D tensor of them, in front of the result)."""
+# ------------------------------------------------------------------------------------------------------------ quantiles
+_INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear",
+             out: Tensor | None = None) -> Tensor:
+    """q-th quantiles along ``dim`` (default of all); ``q`` a number or a 1-D tensor, whose dimension then comes first."""
+    return _quantile("quantile", input, q, dim, keepdim, interpolation, False, out)
+
+
+def nanquantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear",
+                out: Tensor | None = None) -> Tensor:
+    """:func:`quantile` of the elements that are not NaN."""
+    return _quantile("nanquantile", input, q, dim, keepdim, interpolation, True, out)
+
+
+def _q_value(name: str, q: Any, v: Value) -> tuple[Value, bool]:
+    """The quantiles as a vector, and whether they were a single number."""
+    if not isinstance(q, Tensor):
+        if not 0 <= q <= 1:
+            raise AutogradError(f"{name}() q must be in the range [0, 1] but got {q}")
+        return P.reshape(number(float(q), v.aval.dtype), (1,)), True
+    x = val(q)
+    if x.aval.ndim > 1:
+        raise AutogradError(f"{name}() q must be a scalar or 1D tensor")
+    if x.aval.dtype is not v.aval.dtype:
+        raise DTypeError(f"{name}() q tensor must be same dtype as the input tensor")
+    return P.reshape(x, (x.aval.size,)), x.aval.ndim == 0
+
+
+def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, how: str, skip_nan: bool,
+              out: Tensor | None) -> Tensor:
     v = val(input)
-    if not v.aval.dtype.is_floating_point:
-        raise DTypeError("quantile() input tensor must be either float or double dtype")
-    qs = np.asarray(q.tolist() if isinstance(q, Tensor) else q, np.float64)
-    if (qs < 0).any() or (qs > 1).any():
-        raise AutogradError("quantile() q values must be in the range [0, 1]")
+    if v.aval.dtype not in (float32, float64):
+        raise DTypeError(f"{name}() input tensor must be either float or double dtype")
+    if how not in _INTERPOLATIONS:
+        raise AutogradError(f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got {how}")
+    qs, single = _q_value(name, q, v)
     nd = v.aval.ndim
-    flat = dim is None
-    x = P.reshape(v, (v.aval.size,)) if flat else v
-    d = 0 if flat else norm_dim(dim, nd)
-    s, _ = _sorted(x, d, False)
-    n = x.aval.shape[d]
-    if n == 0:
-        raise AutogradError("quantile() input tensor must be non-empty")
-    parts = [_one_quantile(s, float(a), d, n, interpolation) for a in qs.reshape(-1)]
-    top = P.narrow(s, d, n - 1, 1)
-    parts = [P.where(P.isnan(top), top, p) for p in parts]
-    shape = tuple([1] * nd if keepdim else []) if flat else tuple(
-        [1 if j == d else m for j, m in enumerate(x.aval.shape) if keepdim or j != d])
-    parts = [P.reshape(p, shape) for p in parts]
-    if qs.ndim == 0:
-        return wrap(parts[0])
-    return wrap(P.concat(tuple([P.unsqueeze(p, 0) for p in parts]), 0))
+    d = None if dim is None else norm_dim(dim, nd)
+    if d is None or nd == 0:
+        x = P.reshape(v, (v.aval.size,))
+    else:
+        x = P.permute(v, tuple([j for j in range(nd) if j != d]) + (d,))
+    if x.aval.size == 0:
+        raise AutogradError(f"{name}() input tensor must be non-empty")
+    r = _interpolated(x, qs, how, skip_nan)  # (..., Q)
+    lead, k = r.aval.shape[:-1], r.aval.shape[-1]
+    shape = lead
+    if keepdim:
+        shape = (1,) * nd if d is None else lead[:d] + (1,) * (nd > 0) + lead[d:]
+    if single:
+        return to_out(out, P.reshape(r, shape))
+    r = P.permute(r, (len(lead), *range(len(lead))))
+    return to_out(out, P.reshape(r, (k, *shape)))
 
 
-def _one_quantile(s: Value, q: float, d: int, n: int, how: str) -> Value:
-    pos = q * (n - 1)
-    lo, hi = math.floor(pos), math.ceil(pos)
-    a, b = P.narrow(s, d, lo, 1), P.narrow(s, d, hi, 1)
-    if how == "lower":
-        return a
-    if how == "higher":
-        return b
-    if how == "nearest":
-        return P.narrow(s, d, int(np.rint(pos)), 1)
-    if how == "midpoint":
-        return P.div(P.add(a, b), 2.0)
-    if how != "linear":
-        raise AutogradError("quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
-                            f"{how}")
-    return P.add(a, P.mul(P.sub(b, a), pos - lo))
+def _interpolated(x: Value, qs: Value, how: str, skip_nan: bool) -> Value:
+    """Quantiles of the last dimension of ``x``, in a new last dimension."""
+    last, dt = x.aval.ndim - 1, x.aval.dtype
+    n = x.aval.shape[last]
+    s, _ = _sorted(x, last, False)
+    if skip_nan:
+        count = P.reduce("add", P.cast(P.logical_not(P.isnan(x)), dt), (last,), True)
+        ranks = P.maximum(P.mul(qs, P.sub(count, 1)), 0)
+    else:  # NaN sorts last: where there is one, take it
+        ranks = P.where(P.isnan(P.narrow(s, last, n - 1, 1)), P.full_like(qs, n - 1), P.mul(qs, float(n - 1)))
+    if how in ("lower", "higher", "nearest"):
+        ranks = {"lower": P.floor, "higher": P.ceil, "nearest": P.round}[how](ranks)
+    below = P.floor(ranks)
+    low = P.gather(s, P.cast(below, int64), last)
+    if how not in ("linear", "midpoint"):
+        return low
+    high = P.gather(s, P.cast(P.ceil(ranks), int64), last)
+    weight = P.sub(ranks, below) if how == "linear" else P.full_like(ranks, 0.5)
+    gap = P.sub(high, low)  # interpolate from the nearer end, so that an infinite one is kept
+    return P.where(P.lt(weight, 0.5), P.add(low, P.mul(gap, weight)), P.sub(high, P.mul(gap, P.sub(1.0, weight))))
 
 
-def nanquantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Quantiles ignoring NaN (evaluates; no gradient)."""
-    from ..tensor import from_array, to_numpy
-
-    qs = np.asarray(q.tolist() if isinstance(q, Tensor) else q, np.float64)
-    arr = to_numpy(input)
-    return from_array(np.asarray(np.nanquantile(arr, qs, axis=dim, keepdims=keepdim), arr.dtype).copy())
-
-
-def _cum_extreme(kind: str, input: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+# ---------------------------------------------------------------------------------------------------- running extremes
+def _cum_extreme(kind: str, input: Tensor, dim: int) -> tuple[Value, Value]:
     v = val(input)
     d = norm_dim(dim, v.aval.ndim)
     if v.aval.ndim == 0:
-        a, b = _scalar_pair(v)
-        return wrap(a), wrap(b)
+        return _scalar_pair(v)
     y = P.scan(kind, v, d)
     at = P.expand(P.iota_like(v, d, int64), v.aval.shape)
     hit = P.eq(v, y)
     if v.aval.dtype.is_floating_point:
         hit = P.bit_or(hit, P.isnan(v))
-    idx = P.scan("max", P.where(hit, at, P.zeros_like(at)), d)
-    return wrap(y), wrap(idx)
+    return y, P.scan("max", P.where(hit, at, P.zeros_like(at)), d)
 
 
-def cummax(input: Tensor, dim: int) -> Any:
+def cummax(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """Running maximum and the index of its latest occurrence."""
-    return cummax_result(*_cum_extreme("max", input, dim))
+    return _pair(cummax_result, *_cum_extreme("max", input, dim), out)
 
 
-def cummin(input: Tensor, dim: int) -> Any:
+def cummin(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """Running minimum and the index of its latest occurrence."""
-    return cummin_result(*_cum_extreme("min", input, dim))
+    return _pair(cummin_result, *_cum_extreme("min", input, dim), out)
 
 
+# --------------------------------------------------------------------------------------------------------------- search
 def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False,
-                 side: str | None = None, sorter: Tensor | None = None) -> Tensor:
-    """Insertion positions that keep the (last-dimension) order: the number of elements below (or not above)."""
-    from .creation import tensor
+                 side: str | None = None, out: Tensor | None = None, sorter: Tensor | None = None) -> Tensor:
+    """Where to insert ``input`` (tensor or number) to keep the last dimension sorted.
 
-    x = input if isinstance(input, Tensor) else tensor(input)
-    s, v = val(sorted_sequence), val(x)
+    left: the number of elements below; right: of those not above. ``sorter``: indices that sort ``sorted_sequence``.
+    """
+    val(sorted_sequence, "sorted_sequence")
+    if side not in (None, "left", "right"):
+        raise AutogradError(f"torch.searchsorted(): side can only be 'left' or 'right' but got {side}")
+    if side == "left" and right:
+        raise AutogradError("torch.searchsorted(): side and right can't be set to opposites, got side of left while right "
+                            "was True")
+    s, v = binary_values("searchsorted", sorted_sequence, input)
     if sorter is not None:
-        s = P.gather(s, val(sorter), s.aval.ndim - 1)
-    if side == "right":
-        right = True
-    if s.aval.ndim > 1 and s.aval.shape[:-1] != v.aval.shape[:-1]:
-        raise ShapeError("torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of "
-                         "boundaries tensor and input value tensor must match, but we got boundaries tensor "
-                         f"{list(s.aval.shape)} and input value tensor {list(v.aval.shape)}")
-    s = P.unsqueeze(s, s.aval.ndim - 1) if s.aval.ndim > 1 else s
-    v1 = P.unsqueeze(v, v.aval.ndim)
-    if s.aval.dtype is not v1.aval.dtype:
-        s, v1 = P.cast(s, float64), P.cast(v1, float64)
-    below = P.le(s, v1) if right else P.lt(s, v1)
-    out = P.reduce("add", P.cast(below, int64), (below.aval.ndim - 1,))
-    return wrap(P.cast(out, int32) if out_int32 else out)
+        order = val(sorter, "sorter")
+        if order.aval.shape != s.aval.shape:
+            raise AutogradError("torch.searchsorted(): boundary and sorter must have the same size, but got boundary tensor "
+                                f"{list(s.aval.shape)} and got sorter tensor {list(order.aval.shape)}")
+        if order.aval.dtype is not int64:
+            raise DTypeError("torch.searchsorted(): sorter must be a tensor of long dtype but got dtype "
+                             f"{order.aval.dtype.name}")
+        s = P.gather(s, order, s.aval.ndim - 1)
+    found = apply(OPS["searchsorted"], (s, v), (bool(right) or side == "right",))
+    return to_out(out, P.cast(found, int32) if out_int32 else found)
 
 
-def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
-    """Index of the bucket each element falls in."""
-    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False,
+              out: Tensor | None = None) -> Tensor:
+    """Index of the bucket between sorted 1-D ``boundaries`` each element falls in."""
+    if boundaries.ndim != 1:
+        raise AutogradError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right, out=out)

@@ -1,4 +1,4 @@
-"""Sorting along an axis."""
+"""Sorting along an axis and searching in what is sorted."""
 from __future__ import annotations
 
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...dtypes import int64
+from ...errors import DTypeError, ShapeError
 from .. import build as P
 from ..node import Aval, aval
 from ..optable import prim
@@ -37,3 +38,41 @@ prim("sort", kind="sort", attrs=("axis", "descending", "stable"), infer=_sort_in
      vjp=_sort_vjp, saves=("out",), n_out=2,
      samples=lambda: [((draw("s", 3, 5),), (1, False, True)), ((draw("s", 3, 5),), (0, True, True))],
      doc="(values, indices) along an axis; NaN is largest; always stable.")
+
+
+# --------------------------------------------------------------------------------------------------------- searchsorted
+def _search_infer(attrs: Any, s: Aval, v: Aval) -> Aval:
+    if s.ndim == 0 or s.ndim > 1 and s.shape[:-1] != v.shape[:-1]:
+        raise ShapeError("torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 dimensions of "
+                         "boundaries tensor and input value tensor must match, but we got boundaries tensor "
+                         f"{list(s.shape)} and input value tensor {list(v.shape)}")
+    if s.dtype is not v.dtype:
+        raise DTypeError("torch.searchsorted(): boundary tensor and input value tensor should have same dtype, but got "
+                         f"boundary tensor dtype {s.dtype.name} and input value tensor dtype {v.dtype.name}")
+    return aval(v.shape, int64, v.device)
+
+
+def _search_np(attrs: Any, s: np.ndarray, v: np.ndarray) -> Any:
+    right = attrs[0]
+    if s.dtype.itemsize == 2 and s.dtype.kind not in "iub":
+        s, v = s.astype(np.float32), v.astype(np.float32)
+    if s.ndim == 1:
+        return np.searchsorted(s, v, "right" if right else "left").astype(np.int64)
+    lo = np.zeros(v.shape, np.int64)
+    if not v.size:
+        return lo
+    hi = np.full(v.shape, s.shape[-1], np.int64)
+    for _ in range(s.shape[-1].bit_length()):  # binary search, all elements together
+        mid = (lo + hi) >> 1
+        probe = np.take_along_axis(s, np.minimum(mid, s.shape[-1] - 1), -1)
+        below = ((probe <= v) if right else (probe < v)) | (v != v)
+        below &= lo < hi
+        hi = np.where(below, hi, np.maximum(mid, lo))
+        lo = np.where(below, mid + 1, lo)
+    return lo
+
+
+prim("searchsorted", kind="sort", attrs=("right",), infer=_search_infer, eval_np=_search_np, loop="library", vjp=None,
+     saves=(), samples=lambda: [((np.sort(draw("s", 5)), draw("v", 2, 3)), (False,)),
+                                ((np.sort(draw("s", 2, 5)), draw("v", 2, 3)), (True,))],
+     doc="Per element of the second input, how many of the sorted last dimension of the first are below it (right: not above).")
