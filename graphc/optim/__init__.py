@@ -1,4 +1,9 @@
 """Optimizers and learning-rate schedulers with PyTorch's names."""
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from . import lr_scheduler as lr_scheduler
 from .adadelta import Adadelta
 from .adagrad import Adagrad
@@ -16,3 +21,9 @@ from .sgd import SGD
 
 __all__ = ["ASGD", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop",
            "Rprop", "lr_scheduler"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "swa_utils":  # needs graphc.nn, so it loads on first use
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
