@@ -1,146 +1,49 @@
-"""Random numbers: a counter-based generator (Philox), creation functions, in-place fillers, dropout.
-
-Seed and offset enter the program as run-time scalars, so drawing never recompiles; element ``i`` depends only on (seed,
-offset, i): the same numbers eager, compiled, on any device.
-"""
+"""Random numbers: creation functions, sampling and in-place fillers. The generator is in ``_generator.py``, dropout in
+``_dropout.py``; both are re-exported."""
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from typing import Any
 
 import numpy as np
 
 from .. import dtypes
-from ..device import CPU, require
+from ..device import require
 from ..dtypes import bool_, float32, float64, int64
 from ..dtypes import dtype as DType
-from ..errors import ArgumentError, AutogradError, DTypeError
+from ..errors import AutogradError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.recorder import apply, scalar, state
-from ..tensor import Tensor, from_array, wrap
+from ..ir.recorder import apply
+from ..tensor import Tensor, from_array, to_numpy
 from ._common import number, shape_arg, to_out, val
+from ._dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from ._generator import (
+    Generator,
+    bits,
+    default_generator,
+    exponential_value,
+    fork_rng,
+    get_rng_state,
+    gumbel_value,
+    initial_seed,
+    manual_seed,
+    normal_value,
+    seed,
+    set_rng_state,
+    trunc_normal_value,
+    uniform_value,
+    word_pairs,
+    work_dtype,
+)
 
-
-class Generator:
-    """A stream of random numbers: 16 bytes of state (seed, offset)."""
-
-    def __init__(self, device: Any = "cpu"):
-        self.device = require(device) if device != "cuda" else CPU
-        self._seed, self._offset = 67280421310721, 0
-
-    def manual_seed(self, seed: int) -> Generator:
-        """Restart the stream."""
-        self._seed, self._offset = int(seed) & 0xFFFFFFFFFFFFFFFF, 0
-        return self
-
-    def seed(self) -> int:
-        """Restart from the operating system's randomness; returns the seed."""
-        self.manual_seed(int.from_bytes(os.urandom(8), "little") >> 1)
-        return self._seed
-
-    def initial_seed(self) -> int:
-        return self._seed
-
-    def get_state(self) -> Tensor:
-        """uint8 tensor of 16 bytes."""
-        return from_array(np.array([self._seed, self._offset], np.uint64).view(np.uint8).copy())
-
-    def set_state(self, new_state: Tensor) -> Generator:
-        raw = np.asarray(new_state.tolist(), np.uint8)
-        if raw.size != 16:
-            raise AutogradError(f"RNG state must be 16 bytes, got {raw.size}")
-        self._seed, self._offset = (int(x) for x in raw.view(np.uint64))
-        return self
-
-    def clone_state(self) -> Generator:
-        g = Generator()
-        g._seed, g._offset = self._seed, self._offset
-        return g
-
-    def reserve(self, words: int) -> int:
-        """Offset of ``words`` fresh words."""
-        at = self._offset
-        self._offset = (at + -(-words // 4)) & 0xFFFFFFFFFFFFFFFF
-        return at
-
-
-default_generator = Generator()
-
-
-def manual_seed(seed: int) -> Generator:
-    """Seed the default generator."""
-    return default_generator.manual_seed(seed)
-
-
-def seed() -> int:
-    return default_generator.seed()
-
-
-def initial_seed() -> int:
-    return default_generator.initial_seed()
-
-
-def get_rng_state() -> Tensor:
-    return default_generator.get_state()
-
-
-def set_rng_state(new_state: Tensor) -> None:
-    default_generator.set_state(new_state)
-
-
-@contextlib.contextmanager
-def fork_rng(devices: Any = None, enabled: bool = True, **kw: Any) -> Any:
-    """Restore the default generator at the end of the block."""
-    saved = (default_generator._seed, default_generator._offset)
-    try:
-        yield
-    finally:
-        if enabled:
-            default_generator._seed, default_generator._offset = saved
-
-
-def _slots(words: int, gen: Generator | None) -> tuple[Value, Value]:
-    g = gen or default_generator
-    at = g.reserve(words)
-    return scalar(g._seed, int64), scalar(at, int64)
-
-
-def bits(shape: tuple[int, ...], gen: Generator | None) -> Value:
-    """uint32 words."""
-    return apply(OPS["rng_bits"], _slots(math.prod(shape), gen), (shape,))
-
-
-def uniform_value(shape: tuple[int, ...], dt: DType, gen: Generator | None) -> Value:
-    """Uniform in [0, 1): 24 random bits (53 for float64)."""
-    if dt is float64:
-        w = bits((*shape, 2), gen)
-        n = len(shape)
-        a = P.reshape(P.narrow(w, n, 0, 1), shape)
-        b = P.reshape(P.narrow(w, n, 1, 1), shape)
-        hi, lo = P.cast(P.shr(a, 5), float64), P.cast(P.shr(b, 6), float64)
-        return P.mul(P.add(P.mul(hi, 67108864.0), lo), 1 / 9007199254740992.0)
-    u = P.mul(P.cast(P.shr(bits(shape, gen), 8), float32), 2.0**-24)
-    return u if dt is float32 else P.cast(u, dt)
-
-
-def normal_value(shape: tuple[int, ...], dt: DType, gen: Generator | None) -> Value:
-    """Standard normal by Box-Muller; element i uses words 2i and 2i+1."""
-    wide = float64 if dt is float64 else float32
-    w = bits((*shape, 2), gen)
-    n = len(shape)
-    a, b = P.reshape(P.narrow(w, n, 0, 1), shape), P.reshape(P.narrow(w, n, 1, 1), shape)
-    if wide is float64:
-        u1 = P.mul(P.add(P.cast(a, float64), 1.0), 2.0**-32)
-        u2 = P.mul(P.cast(b, float64), 2.0**-32)
-    else:
-        u1 = P.mul(P.add(P.cast(P.shr(a, 8), float32), 1.0), 2.0**-24)
-        u2 = P.mul(P.cast(P.shr(b, 8), float32), 2.0**-24)
-    z = P.mul(P.sqrt(P.mul(P.log(u1), -2.0)), P.cos(P.mul(u2, 2 * math.pi)))
-    return P.cast(z, dt)
+__all__ = [
+    "Generator", "alpha_dropout", "bernoulli", "bernoulli_", "bits", "cauchy_", "default_generator", "dropout", "dropout1d",
+    "dropout2d", "dropout3d", "exponential_", "exponential_value", "feature_alpha_dropout", "fork_rng", "geometric_",
+    "get_rng_state", "gumbel_value", "initial_seed", "log_normal_", "manual_seed", "multinomial", "normal", "normal_",
+    "normal_value", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random_", "randperm",
+    "seed", "set_rng_state", "trunc_normal_value", "uniform_", "uniform_value"]
 
 
 # ------------------------------------------------------------------------------------------------------------- creation
@@ -152,14 +55,20 @@ def _made(v: Value, device: Any, requires_grad: bool, out: Tensor | None) -> Ten
 def _float(dt: DType | None, what: str) -> DType:
     dt = dt or dtypes.get_default_dtype()
     if not dt.is_floating_point:
-        raise DTypeError(f'"{what}" not implemented for \'{dt.name}\'')
+        raise DTypeError(f'"{what}" not implemented for \'{dt.name}\'; it needs a floating dtype')
     return dt
 
 
 def _size(size: Any, kw: dict[str, Any]) -> tuple[int, ...]:
     if "size" in kw:
         size = (kw.pop("size"),)
-    return shape_arg(size) if size else ()
+    kw.pop("names", None)
+    if kw:
+        raise TypeError(f"got an unexpected keyword argument '{next(iter(kw))}'")
+    shape = shape_arg(size) if size else ()
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
+    return shape
 
 
 def rand(*size: Any, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
@@ -174,19 +83,37 @@ def randn(*size: Any, generator: Generator | None = None, out: Tensor | None = N
     return _made(normal_value(_size(size, kw), _float(dtype, "randn"), generator), device, requires_grad, out)
 
 
-def _integers(low: int, high: int, shape: tuple[int, ...], gen: Generator | None) -> Value:
+def _integers(low: int, high: int, shape: tuple[int, ...], gen: Generator | None, dt: DType = int64) -> Value:
+    """int64 in [low, high). The bias of taking 32 (or 63) random bits is below span / 2^32 (2^63)."""
     span = high - low
     if span <= 0:
         raise AutogradError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    if span <= 1 << 32:  # high half of word * span: bias below span / 2^32
+    _check_range(low, high, dt)
+    size = number(span, int64)
+    if span <= 1 << 32:
         w = P.cast(bits(shape, gen), int64)
-        r = P.shr(P.mul(w, span), 32) if span < 1 << 31 else P.remainder(w, span)
+        r = P.shr(P.mul(w, size), 32) if span < 1 << 31 else P.remainder(w, size)
     else:
-        w2 = bits((*shape, 2), gen)
-        n = len(shape)
-        hi, lo = (P.cast(P.reshape(P.narrow(w2, n, k, 1), shape), int64) for k in (0, 1))
-        r = P.remainder(P.bit_or(P.shl(P.bit_and(hi, 0x7FFFFFFF), 32), lo), span)
+        hi, lo = [P.cast(w, int64) for w in word_pairs(shape, gen)]
+        whole = P.bit_or(P.shl(P.bit_and(hi, 0x7FFFFFFF), 32), lo)
+        r = P.remainder(whole, size) if span < 1 << 63 else whole
     return P.add(r, number(low, int64))
+
+
+def _check_range(low: int, high: int, dt: DType) -> None:
+    """Both ends must be exact numbers of dtype ``dt``."""
+    if dt is bool_:
+        least, most = 0, 1
+    elif dt.is_floating_point:
+        most = 1 << {"float16": 11, "bfloat16": 8, "float32": 24}.get(dt.name, 53)
+        least = -most
+    else:
+        info = dtypes.iinfo(dt)
+        least, most = info.min, info.max
+    if low < least or low > most:
+        raise AutogradError(f"from is out of bounds for {dt.name}: {low} is not in [{least}, {most}]")
+    if high - 1 > most or high - 1 < least:
+        raise AutogradError(f"to - 1 is out of bounds for {dt.name}: {high - 1} is not in [{least}, {most}]")
 
 
 def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
@@ -196,36 +123,51 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
-    v = P.cast(_integers(int(low), int(high), shape_arg((size,)), generator), dtype or int64)
+    for end in (low, high):
+        if isinstance(end, (bool, float)) or not hasattr(end, "__index__"):
+            raise TypeError(f"randint() received an invalid combination of arguments: the ends must be int, not "
+                            f"{type(end).__name__}")
+    if size is None:
+        raise TypeError("randint() missing required argument 'size'")
+    dt = dtype or int64
+    v = P.cast(_integers(low.__index__(), high.__index__(), _size((size,), {}), generator, dt), dt)
     return _made(v, device, requires_grad, out)
 
 
 def randperm(n: int, *, generator: Generator | None = None, out: Tensor | None = None, dtype: DType | None = None,
              layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """A random permutation of 0..n-1: the order of n random 62-bit keys."""
-    w = bits((n, 2), generator)
-    hi, lo = (P.cast(P.reshape(P.narrow(w, 1, k, 1), (n,)), int64) for k in (0, 1))
-    key = P.bit_or(P.shl(P.shr(hi, 1), 32), lo)
-    _, order = P.sort(key, 0)
-    return _made(P.cast(order, dtype or int64), device, requires_grad, out)
+    n = n.__index__()
+    if n < 0:
+        raise ShapeError(f"n must be non-negative, got {n}: Trying to create tensor with negative dimension {n}: [{n}]")
+    dt = dtype or int64
+    if n:
+        _check_range(0, n, dt)
+    hi, lo = [P.cast(w, int64) for w in word_pairs((n,), generator)]
+    _, order = P.sort(P.bit_or(P.shl(P.shr(hi, 1), 32), lo), 0)
+    return _made(P.cast(order, dt), device, requires_grad, out)
 
 
-def _like(fn: Any) -> Any:
-    def f(input: Tensor, *args: Any, dtype: DType | None = None, layout: Any = None, device: Any = None,
-          requires_grad: bool = False, memory_format: Any = None, generator: Generator | None = None, **kw: Any) -> Tensor:
-        return fn(*args, tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
-                  requires_grad=requires_grad, generator=generator, **kw)
-
-    f.__name__ = fn.__name__ + "_like"
-    return f
+def rand_like(input: Tensor, *, dtype: DType | None = None, layout: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None, generator: Generator | None = None,
+              pin_memory: bool = False) -> Tensor:
+    """Uniform in [0, 1) in the shape, dtype and device of ``input``."""
+    return rand(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad,
+                generator=generator)
 
 
-rand_like, randn_like = _like(rand), _like(randn)
+def randn_like(input: Tensor, *, dtype: DType | None = None, layout: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None, generator: Generator | None = None,
+               pin_memory: bool = False) -> Tensor:
+    """Standard normal in the shape, dtype and device of ``input``."""
+    return randn(tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad,
+                 generator=generator)
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: DType | None = None, device: Any = None,
-                 requires_grad: bool = False, generator: Generator | None = None, **kw: Any) -> Tensor:
-    """Integers in the shape of ``input``."""
+def randint_like(input: Tensor, low: int, high: int | None = None, *, dtype: DType | None = None, layout: Any = None,
+                 device: Any = None, requires_grad: bool = False, memory_format: Any = None,
+                 generator: Generator | None = None, pin_memory: bool = False) -> Tensor:
+    """Integers in [low, high), or [0, low), in the shape, dtype and device of ``input``."""
     if high is None:
         low, high = 0, low
     return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, device=device or input.device,
@@ -251,30 +193,55 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
     return to_out(out, (randn(shape, generator=generator, dtype=like.dtype) * std + mean)._v)
 
 
+def _known(v: Value) -> np.ndarray | None:
+    """The data of a value that is there already: what costs nothing to check is checked at once."""
+    return v.buffer if v.region is None and isinstance(getattr(v, "buffer", None), np.ndarray) else None
+
+
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None,
               out: Tensor | None = None) -> Tensor:
-    """1 with the probability each element gives (or ``p``)."""
+    """1 with the probability each element gives (or ``p``), else 0."""
     v = val(input)
-    u = uniform_value(v.aval.shape, float64 if v.aval.dtype is float64 else float32, generator)
+    dt = v.aval.dtype
+    if p is not None:
+        _check_probability(p)
+    elif not dt.is_floating_point:
+        raise DTypeError(f'"bernoulli" not implemented for \'{dt.name}\'; probabilities must be floating')
+    else:
+        known = _known(v)
+        if known is not None and not ((known >= 0) & (known <= 1)).all():
+            raise AutogradError("Expected p_in >= 0 && p_in <= 1: bernoulli needs probabilities in [0, 1]")
+    u = uniform_value(v.aval.shape, work_dtype(dt), generator)
     prob = P.cast(v, u.aval.dtype) if p is None else number(p, u.aval.dtype)
-    return to_out(out, P.cast(P.lt(u, prob), v.aval.dtype))
+    return to_out(out, P.cast(P.lt(u, prob), dt))
 
 
-def exponential_value(shape: tuple[int, ...], dt: DType, gen: Generator | None) -> Value:
-    """-log(1 - u)."""
-    u = uniform_value(shape, float64 if dt is float64 else float32, gen)
-    return P.cast(P.neg(P.log(P.sub(1.0, u))), dt)
+def _check_probability(p: float) -> None:
+    if not 0 <= p <= 1:
+        raise AutogradError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+
+
+def _check_weights(w: Value) -> None:
+    known = _known(w)
+    if known is None or not known.size:
+        return
+    wide = known.astype(np.float64)
+    if not ((wide >= 0) & (wide < np.inf)).all():
+        raise AutogradError("probability tensor contains either `inf`, `nan` or element < 0")
+    if not (wide.sum(-1) > 0).all():
+        raise AutogradError("invalid multinomial distribution (sum of probabilities <= 0)")
 
 
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None,
                 out: Tensor | None = None) -> Tensor:
-    """Indices drawn with probability proportional to each row's weights.
+    """Indices drawn with probability proportional to each row's weights: int64 (num_samples) or (rows, num_samples).
 
-    With replacement: inverse of the cumulative sum. Without: order of exponential keys divided by weights.
+    With replacement: inverse of the cumulative sum. Without: order of exponential numbers divided by the weights
+    (Efraimidis and Spirakis 2006).
     """
     w = val(input)
     if w.aval.ndim not in (1, 2):
-        raise AutogradError("prob_dist must be 1 or 2 dim")
+        raise AutogradError(f"prob_dist must be 1 or 2 dim, got {w.aval.ndim}")
     if not w.aval.dtype.is_floating_point:
         raise DTypeError("multinomial only supports floating-point dtypes for input, got: " + w.aval.dtype.name)
     n = w.aval.shape[-1]
@@ -282,15 +249,14 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         raise AutogradError(f"cannot sample n_sample <= 0 samples, got {num_samples}")
     if not replacement and num_samples > n:
         raise AutogradError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+    _check_weights(w)
     last = w.aval.ndim - 1
     w = P.cast(w, float64)
     if replacement or num_samples == 1:
         c = P.scan("add", w, last)
-        total = P.narrow(c, last, n - 1, 1)
-        u = P.mul(uniform_value((*w.aval.shape[:-1], num_samples), float64, generator), total)
-        below = P.le(P.unsqueeze(c, last), P.unsqueeze(u, last + 1))
-        idx = P.reduce("add", P.cast(below, int64), (last + 1,))
-        return to_out(out, P.minimum(idx, n - 1))
+        u = P.mul(uniform_value((*w.aval.shape[:-1], num_samples), float64, generator), P.narrow(c, last, n - 1, 1))
+        below = P.mul(P.narrow(c, last, n - 1, 1), 1 - 2.0**-53)  # rounding must not reach the total itself
+        return to_out(out, apply(OPS["searchsorted"], (c, P.minimum(u, below)), (True,)))
     key = P.div(exponential_value(w.aval.shape, float64, generator), w)
     key = P.where(P.eq(w, 0), P.full_like(key, math.inf), key)
     _, order = P.sort(key, last)
@@ -298,25 +264,28 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
 
 def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
-    """Poisson with the rates of ``input`` (evaluates; drawn from a NumPy Philox stream keyed by this generator)."""
+    """Poisson with the rates of ``input`` (evaluates; drawn by NumPy from a Philox stream keyed by this generator)."""
+    if not input.is_floating_point():
+        raise DTypeError(f'"poisson_cpu" not implemented for \'{input.dtype.name}\'')
     g = generator or default_generator
+    rates = to_numpy(input)
+    if not (rates >= 0).all():
+        raise AutogradError("invalid Poisson rate, expected rate to be non-negative")
     rng = np.random.Generator(np.random.Philox(key=[g._seed, g.reserve(4)]))
-    from ..tensor import to_numpy
-
-    arr = to_numpy(input)
-    return from_array(rng.poisson(arr).astype(arr.dtype))
+    return from_array(np.asarray(rng.poisson(rates.astype(np.float64))).astype(rates.dtype))
 
 
 # ------------------------------------------------------------------------------------------------------------- in place
 def _fill(t: Tensor, v: Value) -> Tensor:
-    before, state.grad = state.grad, state.grad
-    t._write(P.cast(v, t.dtype))
-    state.grad = before
+    t._write(P.to_device(P.cast(v, t.dtype), t.device))
     return t
 
 
-def _work_dtype(t: Tensor) -> DType:
-    return t.dtype if t.dtype in (float32, float64) else float32
+def _float_target(t: Tensor, name: str) -> DType:
+    """The dtype to draw in for a floating tensor."""
+    if not t.dtype.is_floating_point:
+        raise DTypeError(f"{name} needs a tensor of a floating dtype, got {t.dtype.name}")
+    return work_dtype(t.dtype)
 
 
 def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None, **kw: Any) -> Tensor:
@@ -325,7 +294,7 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generat
     b = kw.pop("to", b)
     if a > b:
         raise AutogradError(f"uniform_ expects to return a [from, to) range, but found from={a} > to={b}")
-    dt = _work_dtype(self)
+    dt = _float_target(self, "uniform_")
     u = uniform_value(tuple(self.shape), dt, generator)
     return _fill(self, P.add(P.mul(u, number(b - a, dt)), number(a, dt)))
 
@@ -334,7 +303,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
     """Fill with normal numbers."""
     if std < 0:
         raise AutogradError(f"normal_ expects std >= 0.0, but found std {std}")
-    dt = _work_dtype(self)
+    dt = _float_target(self, "normal_")
     z = normal_value(tuple(self.shape), dt, generator)
     return _fill(self, P.add(P.mul(z, number(std, dt)), number(mean, dt)))
 
@@ -347,34 +316,47 @@ def random_(self: Tensor, low: int = 0, high: int | None = None, *, generator: G
             low, high = 0, low
         else:
             d = self.dtype
-            high = 2 if d is bool_ else (1 << (24 if d is float32 else 53 if d is float64 else 8)) + 1 \
-                if d.is_floating_point else min(dtypes.iinfo(d).max, (1 << 62))
-    return _fill(self, _integers(int(low), int(high), tuple(self.shape), generator))
+            if d is bool_:
+                high = 2
+            elif d.is_floating_point:
+                high = (1 << {"float16": 11, "bfloat16": 8, "float32": 24}.get(d.name, 53)) + 1
+            else:
+                high = dtypes.iinfo(d).max + (d is not int64)
+    return _fill(self, _integers(int(low), int(high), tuple(self.shape), generator, self.dtype))
 
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Fill with 0 and 1, 1 with probability ``p``."""
-    u = uniform_value(tuple(self.shape), float32, generator)
-    prob = P.cast(val(p), float32) if isinstance(p, Tensor) else number(p, float32)
+    """Fill with 0 and 1, 1 with probability ``p`` (a number, or a tensor that broadcasts)."""
+    if not isinstance(p, Tensor):
+        _check_probability(p)
+    dt = p.dtype if isinstance(p, Tensor) and p.dtype is float64 else float32
+    u = uniform_value(tuple(self.shape), dt, generator)
+    prob = P.expand(P.cast(val(p), dt), tuple(self.shape)) if isinstance(p, Tensor) else number(p, dt)
     return _fill(self, P.cast(P.lt(u, prob), self.dtype))
 
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with exponential numbers of rate ``lambd``."""
-    dt = _work_dtype(self)
+    if not lambd > 0:
+        raise AutogradError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
+    dt = _float_target(self, "exponential_")
     return _fill(self, P.div(exponential_value(tuple(self.shape), dt, generator), number(lambd, dt)))
 
 
 def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with exp of normal numbers."""
-    dt = _work_dtype(self)
+    if not std > 0:
+        raise AutogradError(f"log_normal_ expects std > 0.0, but found std={std}")
+    dt = _float_target(self, "log_normal_")
     z = normal_value(tuple(self.shape), dt, generator)
     return _fill(self, P.exp(P.add(P.mul(z, number(std, dt)), number(mean, dt))))
 
 
 def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with Cauchy numbers."""
-    dt = _work_dtype(self)
+    if not sigma > 0:
+        raise AutogradError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
+    dt = _float_target(self, "cauchy_")
     u = uniform_value(tuple(self.shape), dt, generator)
     return _fill(self, P.add(P.mul(P.tan(P.mul(P.sub(u, 0.5), math.pi)), number(sigma, dt)), number(median, dt)))
 
@@ -383,90 +365,9 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
     """Fill with the number of trials up to the first success."""
     if not 0 < p < 1:
         raise AutogradError(f"geometric_ expects p to be in (0, 1), but got p={p}")
-    dt = _work_dtype(self)
+    dt = work_dtype(self.dtype)
     e = exponential_value(tuple(self.shape), dt, generator)
     return _fill(self, P.ceil(P.div(e, number(-math.log1p(-p), dt))))
-
-
-# -------------------------------------------------------------------------------------------------------------- dropout
-def _check_p(p: float) -> None:
-    if p < 0.0 or p > 1.0:
-        raise ArgumentError(f"dropout probability has to be between 0 and 1, but got {p}")
-
-
-def _drop(input: Tensor, p: float, mask_shape: tuple[int, ...], inplace: bool) -> Tensor:
-    v = val(input)
-    if p == 1:
-        out = P.mul(v, 0)
-    else:
-        mask = P.cast(P.ge(uniform_value(mask_shape, float32, None), number(p, float32)), v.aval.dtype)
-        out = P.mul(P.mul(v, mask), number(1 / (1 - p), v.aval.dtype))
-    if inplace:
-        input._write(out)
-        return input
-    return wrap(out)
-
-
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zero elements with probability ``p`` and scale the rest by 1/(1-p) (Srivastava et al., JMLR 2014)."""
-    _check_p(p)
-    if not training or p == 0:
-        return input
-    v = val(input)
-    if p == 1 or inplace:
-        return _drop(input, p, v.aval.shape, inplace)
-    slots = _slots(v.aval.size, None)
-    return wrap(apply(OPS["dropout"], (v, *slots, number(p, float32))))
-
-
-def _channels(input: Tensor, keep: int) -> tuple[int, ...]:
-    sh = tuple(input.shape)
-    return (*sh[:-keep], *([1] * keep)) if keep else sh
-
-
-def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Drop whole channels of (N, C, L) or (C, L)."""
-    _check_p(p)
-    return _drop(input, p, _channels(input, 1), inplace) if training and p else input
-
-
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Drop whole channels of (N, C, H, W) or (C, H, W)."""
-    _check_p(p)
-    return _drop(input, p, _channels(input, 2), inplace) if training and p else input
-
-
-def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Drop whole channels of (N, C, D, H, W)."""
-    _check_p(p)
-    return _drop(input, p, _channels(input, 3), inplace) if training and p else input
-
-
-def _alpha(input: Tensor, p: float, mask_shape: tuple[int, ...], inplace: bool) -> Tensor:
-    alpha = -1.7580993408473766
-    v = val(input)
-    keep = P.ge(uniform_value(mask_shape, float32, None), number(p, float32))
-    a = ((1 - p) * (1 + p * alpha**2)) ** -0.5 if p < 1 else 0.0
-    dropped = P.where(P.expand(keep, v.aval.shape), v, P.full_like(v, alpha))
-    dt = v.aval.dtype
-    out = P.add(P.mul(dropped, number(a, dt)), number(-a * alpha * p, dt))
-    if inplace:
-        input._write(out)
-        return input
-    return wrap(out)
-
-
-def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """Dropout that keeps mean and variance for SELU (Klambauer et al., 2017)."""
-    _check_p(p)
-    return _alpha(input, p, tuple(input.shape), inplace) if training and p else input
-
-
-def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
-    """:func:`alpha_dropout` of whole channels."""
-    _check_p(p)
-    return _alpha(input, p, _channels(input, input.ndim - 2), inplace) if training and p else input
-
 
 for _f in (uniform_, normal_, random_, bernoulli_, exponential_, log_normal_, cauchy_, geometric_, bernoulli, multinomial):
     setattr(Tensor, _f.__name__, _f)
