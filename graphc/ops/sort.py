@@ -76,8 +76,9 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         raise AutogradError(f"selected index k out of range: k={k} for a dimension of size {n}")
     if v.aval.ndim == 0:
         return _pair(topk_result, *_scalar_pair(v), out)
-    s, i = _sorted(v, d, bool(largest))
-    return _pair(topk_result, P.narrow(s, d, 0, k), P.narrow(i, d, 0, k), out)
+    if v.aval.dtype.is_complex:
+        raise DTypeError("topk does not support complex dtypes on CPU")
+    return _pair(topk_result, *apply(OPS["topk"], (v,), (d, k, bool(largest))), out)
 
 
 # ----------------------------------------------------------------------------------------------------- order statistics

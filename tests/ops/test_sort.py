@@ -178,3 +178,37 @@ def test_search_in_many_rows_agrees_with_numpy() -> None:
     for right in (False, True):
         want = [np.searchsorted(a, b, "right" if right else "left").tolist() for a, b in zip(s, v)]
         assert graphc.searchsorted(graphc.tensor(s), graphc.tensor(v), right=right).tolist() == want
+
+
+DTYPES = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_order_is_the_stable_one(dtype: str, axis: int) -> None:
+    r = np.random.default_rng(0)
+    arr = r.integers(-3, 4, (40, 30)).astype(np.float64) * (1 if "int" in dtype else 1e3)
+    if "float" in dtype:
+        arr[r.random(arr.shape) < 0.1] = NAN
+        arr[r.random(arr.shape) < 0.1] = -0.0
+        arr[r.random(arr.shape) < 0.05] = np.inf
+        arr[r.random(arr.shape) < 0.05] = -np.inf
+    x = graphc.tensor(np.abs(arr) if dtype == "uint8" else arr).to(getattr(graphc, dtype))
+    plain = np.array(x.tolist()).astype(np.float64)
+    up = np.argsort(plain, axis, kind="stable")
+    down = np.flip(plain.shape[axis] - 1 - np.argsort(np.flip(plain, axis), axis, kind="stable"), axis)
+    for descending, want in ((False, up), (True, down)):
+        values, indices = x.sort(axis, descending=descending)
+        assert indices.tolist() == want.tolist()
+        np.testing.assert_array_equal(np.array(values.tolist(), np.float64), np.take_along_axis(plain, want, axis))
+        for k in (0, 1, 7, plain.shape[axis]):
+            top = x.topk(k, axis, largest=descending)
+            np.testing.assert_array_equal(top.indices.numpy(), np.take(want, np.arange(k), axis))
+
+
+def test_extremes_of_integers_sort() -> None:
+    for dt in (graphc.int64, graphc.int32, graphc.int8, graphc.uint8):
+        info = graphc.iinfo(dt)
+        x = graphc.tensor([0, info.max, info.min, 1], dtype=dt)
+        assert x.sort()[0].tolist() == sorted([0, info.max, info.min, 1])
+        assert x.topk(1)[0].tolist() == [info.max]

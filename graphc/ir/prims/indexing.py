@@ -1,6 +1,7 @@
 """Indexing by integer arrays: reading (take, gather) and combining into a base (take_put, scatter)."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -71,36 +72,48 @@ def _take_put_infer(attrs: Any, base: Aval, idx: Aval, src: Aval) -> Aval:
     return base
 
 
+def _is_half(x: np.ndarray) -> bool:
+    return x.dtype.itemsize == 2 and x.dtype.kind not in "iub"
+
+
+def _combine_at(out: np.ndarray, at: Any, src: np.ndarray, mode: str) -> np.ndarray:
+    """``out`` with ``src`` combined in at the indices ``at``, one after the other; 16-bit floats in float32."""
+    if mode == "set":
+        out[at] = src
+    elif _is_half(out):
+        wide = out.astype(np.float32)
+        MODES[mode].at(wide, at, src.astype(np.float32))
+        return wide.astype(out.dtype)
+    else:
+        (np.logical_or if mode == "add" and out.dtype == np.bool_ else MODES[mode]).at(out, at, src)
+    return out
+
+
 def _take_put_np(attrs: Any, base: np.ndarray, idx: np.ndarray, src: np.ndarray) -> Any:
     axis, mode, wrap = attrs
     n = base.shape[axis]
     idx = checked(idx, n, axis, wrap).reshape(-1)
-    lead, tail = base.shape[:axis], base.shape[axis + 1:]
-    src = src.reshape(*lead, idx.size, *tail)
+    if base.ndim == 1:
+        return _combine_at(base.copy(), idx, src.reshape(-1), mode)
+    src = src.reshape(*base.shape[:axis], idx.size, *base.shape[axis + 1:])
     out = np.moveaxis(base.copy(), axis, 0)
     s = np.moveaxis(src, axis, 0)
-    if mode == "set":
-        out[idx] = s
-    elif mode == "add":
+    if mode == "add" and base.dtype != np.bool_:
         _add_rows(out, idx, s)
     else:
-        MODES[mode].at(out, idx, s)
+        out = _combine_at(out, idx, s, mode)
     return np.moveaxis(out, 0, axis)
 
 
 def _add_rows(out: np.ndarray, idx: np.ndarray, s: np.ndarray) -> None:
-    """out[idx] += s with repeated indices, in index order: sort, then add runs."""
+    """out[idx] += s with repeated indices, in index order: sort, then add runs. Faster than ``add.at`` for rows."""
     if not idx.size:
-        return
-    if out.dtype == np.bool_:
-        np.logical_or.at(out, idx, s)
         return
     order = np.argsort(idx, kind="stable")
     sorted_idx = idx[order]
     starts = np.flatnonzero(np.r_[True, sorted_idx[1:] != sorted_idx[:-1]])
     rows = s[order]
-    half = s.dtype.itemsize == 2 and s.dtype.kind not in "iu"
-    sums = np.add.reduceat(rows.astype(np.float32) if half else rows, starts, axis=0)
+    sums = np.add.reduceat(rows.astype(np.float32) if _is_half(s) else rows, starts, axis=0)
     out[sorted_idx[starts]] += sums.astype(out.dtype, copy=False)
 
 
@@ -136,8 +149,14 @@ def _gather_infer(attrs: Any, x: Aval, idx: Aval) -> Aval:
     return aval(idx.shape, x.dtype, x.device)
 
 
-def _crop(x: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    return x[tuple([slice(None) if d == axis else slice(0, n) for d, n in enumerate(shape)])]
+def _flat_positions(idx: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
+    """Where the elements ``idx`` stands for are in a flattened array of this shape: (.., idx, ..) as one number."""
+    out = idx * math.prod(shape[axis + 1:]) if idx.dtype == np.int64 else idx.astype(np.int64) * math.prod(shape[axis + 1:])
+    for d, n in enumerate(idx.shape):
+        if d != axis and n > 1:
+            at = np.arange(n, dtype=np.int64) * math.prod(shape[d + 1:])
+            out += at.reshape((n,) + (1,) * (idx.ndim - d - 1))
+    return out
 
 
 def _gather_np(attrs: Any, x: np.ndarray, idx: np.ndarray) -> Any:
@@ -146,7 +165,7 @@ def _gather_np(attrs: Any, x: np.ndarray, idx: np.ndarray) -> Any:
         checked(idx, 1, 0)
         return x
     idx = checked(idx, x.shape[axis], axis)
-    return np.take_along_axis(_crop(x, idx.shape, axis), idx, axis)
+    return np.take(x.reshape(-1), _flat_positions(idx, x.shape, axis))
 
 
 def _gather_vjp(ctx: Any, g: Any) -> Any:
@@ -177,25 +196,15 @@ def _scatter_infer(attrs: Any, base: Aval, idx: Aval, src: Aval) -> Aval:
 
 def _scatter_np(attrs: Any, base: np.ndarray, idx: np.ndarray, src: np.ndarray) -> Any:
     axis, mode = attrs
-    out = base.copy()
+    out = base.copy(order="C")
     if idx.ndim == 0:
-        out[...] = src if mode == "set" else MODES[mode](out, src)
-        return out
+        checked(idx, 1, 0)
+        return _combine_at(out.reshape(1), np.zeros(1, np.int64), src.reshape(1), mode).reshape(())
     if not idx.size:
         return out
-    idx = checked(idx, base.shape[axis], axis)
-    s = src[tuple([slice(0, n) for n in idx.shape])]
-    where = list(np.ogrid[tuple([slice(0, n) for n in idx.shape])])
-    where[axis] = idx
-    if mode == "set":
-        out[tuple(where)] = s
-    elif out.dtype.itemsize == 2 and out.dtype.kind not in "iu":
-        wide = out.astype(np.float32)
-        MODES[mode].at(wide, tuple(where), s.astype(np.float32))
-        out = wide.astype(out.dtype)
-    else:
-        (np.logical_or if mode == "add" and out.dtype == np.bool_ else MODES[mode]).at(out, tuple(where), s)
-    return out
+    at = _flat_positions(checked(idx, base.shape[axis], axis), base.shape, axis).reshape(-1)
+    s = src[tuple([slice(0, n) for n in idx.shape])].reshape(-1)
+    return _combine_at(out.reshape(-1), at, s, mode).reshape(base.shape)
 
 
 def _scatter_vjp(ctx: Any, g: Any) -> Any:

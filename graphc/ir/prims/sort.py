@@ -12,6 +12,47 @@ from ..node import Aval, aval
 from ..optable import prim
 from ..samples import draw
 
+_LOW = np.uint64(0xFFFFFFFF)
+_S32 = np.uint64(32)
+
+
+def _ordered_bits(x: np.ndarray) -> np.ndarray:
+    """Elements of at most 32 bits as uint32 in the same order: NaN last, -0.0 equal to 0.0."""
+    if x.dtype.kind in "bu":
+        return x.astype(np.uint32)
+    if x.dtype.kind == "i":
+        return x.astype(np.int32).view(np.uint32) ^ np.uint32(0x80000000)
+    wide = np.asarray(x.astype(np.float32) + np.float32(0))
+    b = wide.view(np.uint32)
+    key = np.where(b >> 31, ~b, b | np.uint32(0x80000000))
+    return np.where(wide == wide, key, np.uint32(0xFFFFFFFF))
+
+
+def _packed(x: np.ndarray, axis: int, descending: bool) -> np.ndarray:
+    """One uint64 per element that sorts by value, then by index: the index is its low half.
+
+    Plain sorting of these is stable in either direction and several times faster than an indirect stable sort.
+    """
+    key = _ordered_bits(x)
+    if descending:
+        key = ~key
+    at = np.arange(x.shape[axis], dtype=np.uint64).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+    return (key.astype(np.uint64) << _S32) | at
+
+
+def _order(x: np.ndarray, axis: int, descending: bool, k: int | None = None) -> np.ndarray:
+    """Indices that sort along ``axis`` (the first ``k`` of them)."""
+    n = x.shape[axis]
+    first = tuple([slice(0, k) if d == axis else slice(None) for d in range(x.ndim)])
+    if x.dtype.itemsize <= 4 and n < 1 << 32:
+        p = _packed(x, axis, descending)
+        if k is not None and 0 < k < n:
+            p = np.partition(p, k - 1, axis)[first]
+        return (np.sort(p, axis)[first] & _LOW).astype(np.int64)
+    if descending:  # a stable descending sort is a stable ascending one of the reversed sequence, read backwards
+        return np.flip(n - 1 - np.argsort(np.flip(x, axis), axis, kind="stable"), axis)[first]
+    return np.argsort(x, axis, kind="stable")[first]
+
 
 def _sort_infer(attrs: Any, x: Aval) -> tuple[Aval, Aval]:
     return x, aval(x.shape, int64, x.device)
@@ -19,25 +60,39 @@ def _sort_infer(attrs: Any, x: Aval) -> tuple[Aval, Aval]:
 
 def _sort_np(attrs: Any, x: np.ndarray) -> Any:
     axis, descending, _ = attrs
-    key = x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind not in "iub" else x
-    if descending:  # a stable descending sort is a stable ascending one of the reversed sequence, read backwards
-        n = x.shape[axis]
-        idx = np.flip(n - 1 - np.argsort(np.flip(key, axis), axis, kind="stable"), axis)
-    else:
-        idx = np.argsort(key, axis, kind="stable")
-    return np.take_along_axis(x, idx, axis), idx.astype(np.int64)
+    idx = _order(x, axis, descending)
+    return np.take_along_axis(x, idx, axis), idx
 
 
 def _sort_vjp(ctx: Any, g: Any) -> Any:
     if g[0] is None:
         return (None,)
-    return (P.scatter(P.zeros_like(g[0]), ctx.out[1], g[0], ctx.attrs[0], "add"),)
+    x = ctx.in_avals[0]
+    return (P.scatter(P.full(x.shape, 0, x.dtype, x.device), ctx.out[1], g[0], ctx.attrs[0], "add"),)
 
 
 prim("sort", kind="sort", attrs=("axis", "descending", "stable"), infer=_sort_infer, eval_np=_sort_np, loop="sort",
      vjp=_sort_vjp, saves=("out",), n_out=2,
      samples=lambda: [((draw("s", 3, 5),), (1, False, True)), ((draw("s", 3, 5),), (0, True, True))],
      doc="(values, indices) along an axis; NaN is largest; always stable.")
+
+
+def _topk_infer(attrs: Any, x: Aval) -> tuple[Aval, Aval]:
+    axis, k, _ = attrs
+    shape = x.shape[:axis] + (k,) + x.shape[axis + 1:]
+    return aval(shape, x.dtype, x.device), aval(shape, int64, x.device)
+
+
+def _topk_np(attrs: Any, x: np.ndarray) -> Any:
+    axis, k, largest = attrs
+    idx = _order(x, axis, largest, k)
+    return np.take_along_axis(x, idx, axis), idx
+
+
+prim("topk", kind="sort", attrs=("axis", "k", "largest"), infer=_topk_infer, eval_np=_topk_np, loop="sort", vjp=_sort_vjp,
+     saves=("out",), n_out=2,
+     samples=lambda: [((draw("s", 3, 5),), (1, 2, True)), ((draw("s", 3, 5),), (0, 2, False))],
+     doc="The first k of sort in either direction: the k largest or smallest, in order.")
 
 
 # --------------------------------------------------------------------------------------------------------- searchsorted
