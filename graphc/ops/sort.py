@@ -78,7 +78,8 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         return _pair(topk_result, *_scalar_pair(v), out)
     if v.aval.dtype.is_complex:
         raise DTypeError("topk does not support complex dtypes on CPU")
-    return _pair(topk_result, *apply(OPS["topk"], (v,), (d, k, bool(largest))), out)
+    s, i = apply(OPS["topk"], (v,), (d, k, bool(largest)))
+    return _pair(topk_result, s, i, out)
 
 
 # ----------------------------------------------------------------------------------------------------- order statistics
