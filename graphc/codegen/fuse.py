@@ -1,0 +1,415 @@
+"""Fusion: partition a graph of primitives into kernels and library calls.
+
+Algorithm. Nodes are visited once in topological order. Movement ops, constants and arithmetic on single host scalars
+belong to no group: they are folded into whoever reads them. Every other node either calls a library (contractions,
+sorts, ...: a group of its own) or is *loop code*: pointwise, gather-like reads, reductions.
+
+A group of loop code has a space: ``rows`` x ``width``. A pointwise group has width None (not decided); its first
+reduction decides it. A node may join the group of one of its producers when its size is that of the rows or of the
+full space (a reduction: when its kept and reduced sizes are the group's), and it then pulls in its other producers'
+groups likewise: so producers and consumers, row-wise chains (softmax, norms, cross entropy) and reductions with their
+epilogues each become one kernel. After the sweep, independent groups over the same space that read a common large value
+are merged too (siblings).
+
+A merge is legal when no path runs from one group to the other through a third one, and when no member needs another
+member's *whole* result (a ``hard`` input: what a library call gives, or a cut). Paths are kept as one int bitset of ancestors per
+group. Every rejected merge keeps its reason in :attr:`Schedule.rejected`.
+
+What the lowering can't express in one kernel comes back as a cut: the value named must be read from memory by its
+consumers, and the partition is made again.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..dtypes import bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8, uint32
+from ..ir.node import Graph, Node
+from .loop_ir import Kernel
+from .lower import Unfusable, lower_group, strided_view
+
+LOOP_DTYPES = frozenset((bool_, uint8, int8, int16, int32, int64, uint32, float16, bfloat16, float32, float64))
+MAX_NODES = 160  # of one group: bounds registers and compile time
+MAX_BUFFERS = 32
+MAX_JOINED = 4  # operands of a concat that is folded into its reader
+_INT_CHECKED = ("fmod", "remainder", "floordiv")  # on integers: divisors must be looked at, a library call does
+_SCALAR_CHAIN = 16  # host-scalar ops folded into each reader
+
+
+@dataclass
+class Group:
+    """Nodes that run together. ``width`` is None for pointwise groups."""
+
+    id: int
+    nodes: list[Node]
+    rows: int
+    width: int | None
+    library: bool = False
+    ancestors: int = 0  # bitset of group ids that must run before
+    hard: int = 0  # bitset of groups whose results must be complete before
+    reads: set[int] = field(default_factory=set)  # slots read from outside
+
+    @property
+    def full(self) -> int:
+        return self.rows * (self.width or 1)
+
+
+@dataclass
+class Schedule:
+    """What runs, in order: kernels, and nodes evaluated by a library."""
+
+    steps: list[Kernel | Node]
+    views: dict[int, Node]  # slot -> movement node whose result some library call reads as a view
+    rejected: list[str]
+
+
+def _loopable(node: Node) -> bool:
+    """Whether the node can be loop code."""
+    op = node.op
+    assert op is not None
+    avals = (*node.avals, *node.in_avals)
+    if any(a.dtype not in LOOP_DTYPES or a.size == 0 for a in avals):
+        return False
+    if op.kind in ("pointwise", "reduce"):
+        if op.name in _INT_CHECKED or op.name == "pow":
+            return node.avals[0].dtype.is_floating_point
+        return True
+    if op.name in ("rng_bits", "take", "gather"):
+        return True
+    return op.name == "slice_set" and all(s == 1 for s in node.attrs[2])
+
+
+def _foldable(node: Node) -> bool:
+    """Whether the node is a movement op (or constant) its readers absorb."""
+    op = node.op
+    assert op is not None
+    if op.name in ("const", "iota"):
+        return node.avals[0].dtype in LOOP_DTYPES and node.avals[0].size > 0
+    if op.kind != "view" or any(a.dtype not in LOOP_DTYPES or a.size == 0 for a in (*node.avals, *node.in_avals)):
+        return False
+    return op.name != "concat" or len(node.ins) <= MAX_JOINED
+
+
+class Partition:
+    """One attempt at grouping, under given cuts."""
+
+    def __init__(self, graph: Graph, cuts: set[int]):
+        self.graph, self.cuts = graph, cuts
+        self.producer = graph.producer()
+        self.groups: dict[int, Group] = {}
+        self.opened = 0
+        self.home: dict[int, int] = {}  # first slot of a grouped node -> group id
+        self.folded: set[int] = set()  # slots of movement ops, constants and host-scalar chains
+        self.sources: list[frozenset[int]] = []  # slot -> slots of grouped nodes and leaves it is made of
+        self.chain: dict[int, int] = {}  # folded host-scalar slot -> length of its chain
+        self.rejected: list[str] = []
+        self.outputs = set(graph.outputs)
+        for node in graph.nodes:
+            self.place(node)
+        self.siblings()
+
+    # ------------------------------------------------------------------------------------------------------ placing
+    def place(self, node: Node) -> None:
+        """Fold the node, or give it a group."""
+        op = node.op
+        assert op is not None
+        if op.kind == "leaf":
+            self.sources.append(frozenset((node.slot,)))
+            return
+        if _foldable(node) or self.is_scalar_chain(node):
+            self.folded.add(node.slot)
+            self.sources.append(frozenset().union(*[self.sources[s] for s in node.ins]))
+            return
+        self.sources.extend(frozenset((s,)) for s in range(node.slot, node.end))
+        if _loopable(node):
+            self.join(node)
+        else:
+            self.open(node, library=True)
+
+    def is_scalar_chain(self, node: Node) -> bool:
+        """Cheap arithmetic on zero-dim inputs, recomputed by every reader rather than stored."""
+        if node.op.kind != "pointwise" or not _loopable(node) or node.avals[0].size != 1:  # type: ignore[union-attr]
+            return False
+        length = 1
+        for s in node.ins:
+            p = self.producer[s]
+            if p.op.kind == "leaf" and p.avals[0].ndim == 0 or p.op.name == "const":  # type: ignore[union-attr]
+                continue
+            if s not in self.chain and not (s in self.folded and not self.sources[s]):
+                return False
+            length += self.chain.get(s, 0)
+        if length > _SCALAR_CHAIN:
+            return False
+        self.chain[node.slot] = length
+        return True
+
+    def open(self, node: Node, library: bool = False) -> Group:
+        """A new group of one node."""
+        rows, width = _space(node) if not library else (0, None)
+        g = Group(self.opened, [node], rows, width, library)
+        self.opened += 1
+        self.groups[g.id] = g
+        self.home[node.slot] = g.id
+        self.attach(g, node)
+        return g
+
+    def group_at(self, slot: int) -> Group | None:
+        """The group computing a slot, None for leaves."""
+        gid = self.home.get(self.producer[slot].slot)
+        return None if gid is None else self.groups[gid]
+
+    def attach(self, g: Group, node: Node) -> None:
+        """Record what the node makes its group depend on."""
+        new = 0
+        for s in (x for i in node.ins for x in self.sources[i]):
+            h = self.group_at(s)
+            if h is None or h is not g:
+                g.reads.add(s)
+            if h is not None and h is not g:
+                new |= h.ancestors | 1 << h.id
+                if s in self.cuts or g.library or h.library:
+                    g.hard |= 1 << h.id
+        g.ancestors |= new
+        if new:
+            bit = 1 << g.id
+            for other in self.groups.values():
+                if other.ancestors & bit:
+                    other.ancestors |= new
+
+    def join(self, node: Node) -> None:
+        """Put a loop node into the latest producer group that takes it, merging its other producers in; else open one."""
+        direct: dict[int, Group] = {}
+        blocked = 0  # groups that must be complete before the node
+        for s in (x for i in node.ins for x in self.sources[i]):
+            h = self.group_at(s)
+            if h is None:
+                continue
+            if h.library or s in self.cuts:
+                blocked |= h.ancestors | 1 << h.id
+            else:
+                direct[h.id] = h
+        order = sorted(direct.values(), key=lambda h: (-h.ancestors.bit_count(), -h.id))
+        target: Group | None = None
+        for h in order:
+            if target is None:
+                if self.takes(h, node, blocked, direct):
+                    target = h
+                    h.nodes.append(node)
+                    self.home[node.slot] = h.id
+                    if h.width is None and node.op.kind == "reduce":  # type: ignore[union-attr]
+                        h.rows, h.width = _space(node)
+                    self.attach(h, node)
+            elif self.mergeable(target, h):
+                self.merge(target, h)
+        if target is None:
+            self.open(node)
+
+    def takes(self, g: Group, node: Node, blocked: int, direct: dict[int, Group]) -> bool:
+        """Whether the node may become a member."""
+        bit = 1 << g.id
+        if blocked & bit or any(h.ancestors & bit for h in direct.values() if h is not g):
+            return self.reject(g, node, "a path runs through another group")
+        if len(g.nodes) >= MAX_NODES or len(g.reads) >= MAX_BUFFERS:
+            return self.reject(g, node, "the kernel would be too large")
+        if not _fits(g, node):
+            return self.reject(g, node, "iteration spaces differ")
+        return True
+
+    def reject(self, g: Group, node: Node, why: str) -> bool:
+        self.rejected.append(f"{node.op.name} (slot {node.slot}) not into group {g.id}: {why}")  # type: ignore[union-attr]
+        return False
+
+    # ------------------------------------------------------------------------------------------------------- merging
+    def mergeable(self, a: Group, b: Group) -> bool:
+        """Whether two groups may become one kernel."""
+        if a is b or a.library or b.library or len(a.nodes) + len(b.nodes) > MAX_NODES:
+            return False
+        if len(a.reads | b.reads) > MAX_BUFFERS or not _same_space(a, b):
+            return False
+        abit, bbit = 1 << a.id, 1 << b.id
+        if a.hard & bbit or b.hard & abit:
+            return False
+        if any(s in self.cuts for s in a.reads if self.group_at(s) is b) or \
+                any(s in self.cuts for s in b.reads if self.group_at(s) is a):
+            return False
+        for g, h in ((a, b), (b, a)):  # a path g -> other -> h
+            gbit = 1 << g.id
+            if h.ancestors & gbit and any(h.ancestors >> x.id & 1 and x.ancestors & gbit for x in self.groups.values()
+                                          if x is not g and x is not h):
+                return False
+        return True
+
+    def merge(self, a: Group, b: Group) -> None:
+        """Make ``b`` part of ``a``."""
+        a.nodes = sorted([*a.nodes, *b.nodes], key=lambda n: n.slot)
+        if a.width is None and b.width is not None:
+            a.rows, a.width = b.rows, b.width
+        elif a.width is None:
+            a.rows = max(a.rows, b.rows)
+        abit, bbit = 1 << a.id, 1 << b.id
+        a.ancestors = (a.ancestors | b.ancestors) & ~(abit | bbit)
+        a.hard = (a.hard | b.hard) & ~(abit | bbit)
+        for n in b.nodes:
+            self.home[n.slot] = a.id
+        del self.groups[b.id]
+        a.reads = {s for s in a.reads | b.reads if self.group_at(s) is not a}
+        for g in self.groups.values():
+            if g.ancestors & bbit or g.ancestors & abit:
+                g.ancestors = (g.ancestors & ~bbit) | abit | a.ancestors
+            if g.hard & bbit:
+                g.hard = (g.hard & ~bbit) | abit
+
+    def siblings(self) -> None:
+        """Merge independent groups over the same space that read a common value of full size."""
+        readers: dict[tuple[int, int, int | None], list[int]] = {}
+        for g in list(self.groups.values()):
+            if g.library:
+                continue
+            for s in sorted(g.reads):
+                if self.aval(s).size == g.full and g.full > 1:
+                    readers.setdefault((s, g.rows, g.width), []).append(g.id)
+        for ids in readers.values():
+            live = [self.groups[i] for i in ids if i in self.groups]
+            for other in live[1:]:
+                if other.id in self.groups and live[0].id in self.groups and self.mergeable(live[0], other):
+                    self.merge(live[0], other)
+
+    def aval(self, slot: int):  # type: ignore[no-untyped-def]
+        n = self.producer[slot]
+        return n.avals[slot - n.slot]
+
+    # ----------------------------------------------------------------------------------------------------- execution
+    def ordered(self) -> list[Group]:
+        """Groups in an order that respects dependences, keeping the recorded order where free."""
+        todo = sorted(self.groups.values(), key=lambda g: max(n.slot for n in g.nodes))
+        done, out = 0, []
+        while todo:
+            rest = []
+            for g in todo:
+                if g.ancestors & ~done == 0:
+                    out.append(g)
+                    done |= 1 << g.id
+                else:
+                    rest.append(g)
+            assert len(rest) < len(todo), "groups depend on each other"
+            todo = rest
+        return out
+
+
+def _space(node: Node) -> tuple[int, int | None]:
+    if node.op.kind == "reduce":  # type: ignore[union-attr]
+        rows = node.avals[0].size
+        return rows, node.in_avals[0].size // max(rows, 1)
+    return node.avals[0].size, None
+
+
+def _fits(g: Group, node: Node) -> bool:
+    rows, width = _space(node)
+    if width is not None:
+        if g.width is not None:
+            return (g.rows, g.width) == (rows, width)
+        return g.rows == rows * width
+    if g.width is None:
+        return g.rows == rows
+    return rows == g.full or rows == g.rows
+
+
+def _same_space(a: Group, b: Group) -> bool:
+    if a.width is not None and b.width is not None:
+        return (a.rows, a.width) == (b.rows, b.width)
+    if a.width is None and b.width is None:
+        return a.rows == b.rows
+    wide, flat = (a, b) if a.width is not None else (b, a)
+    return flat.rows in (wide.full, wide.rows)
+
+
+# ------------------------------------------------------------------------------------------------------------ schedule
+def schedule(graph: Graph) -> Schedule:
+    """Partition and lower ``graph`` (primitives only)."""
+    cuts: set[int] = set()
+    while True:
+        part = Partition(graph, cuts)
+        try:
+            return _lower_all(part)
+        except Unfusable as cut:
+            if cut.slot in cuts:
+                raise AssertionError(f"cutting at slot {cut.slot} did not help: {cut}") from None
+            cuts.add(cut.slot)
+
+
+def _needed(part: Partition) -> tuple[set[int], dict[int, Node]]:
+    """Slots that must be in memory, and the movement nodes library calls can read as views."""
+    producer = part.producer
+    needed = {s for s in part.outputs if producer[s].op.kind != "leaf"}  # type: ignore[union-attr]
+    views: dict[int, Node] = {}
+    solid = {n.slot + k for n in part.graph.nodes if n.slot not in part.folded for k in range(len(n.avals))}
+    for g in part.groups.values():
+        if not g.library:
+            needed |= {s for s in g.reads if producer[s].op.kind != "leaf"}  # type: ignore[union-attr]
+            continue
+        for s in g.nodes[0].ins:
+            found = strided_view(producer, s, solid) if s in part.folded else None
+            if found is not None and s not in part.outputs:
+                views[s] = producer[s]
+                s = found[0]
+            if producer[s].op.kind != "leaf":  # type: ignore[union-attr]
+                needed.add(s)
+    return needed, views
+
+
+def _lower_all(part: Partition) -> Schedule:
+    producer = part.producer
+    needed, views = _needed(part)
+    loose = sorted(s for s in needed if s in part.folded)  # movement results and scalars that must exist in memory
+    steps: list[tuple[int, Kernel | Node]] = []
+    graph = part.graph
+    ready = {s: i for i, g in enumerate(part.ordered()) for n in g.nodes for s in range(n.slot, n.end)}
+    for i, g in enumerate(part.ordered()):
+        if g.library:
+            steps.append((2 * i, g.nodes[0]))
+            continue
+        stores = [n.slot for n in g.nodes if n.slot in needed]
+        if stores:
+            inside = part.folded - needed | {n.slot for n in g.nodes}
+            steps.append((2 * i, lower_group(graph, producer, g.nodes, inside, stores, _name(g.nodes, len(steps)))))
+    for s in loose:
+        inside = (part.folded - needed) | {s}
+        k = lower_group(graph, producer, [producer[s]], inside, [s], _name([producer[s]], len(steps)))
+        after = max([2 * ready[x] + 1 for x in part.sources[s] if x in ready], default=-1)
+        after = max([after, *[2 * ready[b.slot] + 1 for b in k.buffers if b.slot in ready]])
+        steps.append((after, k))
+    steps.sort(key=lambda t: t[0])
+    return Schedule([k for _, k in _loose_in_order(steps, needed, part)], views, part.rejected)
+
+
+def _loose_in_order(steps: list[tuple[int, Kernel | Node]], needed: set[int], part: Partition) -> list[tuple[int, Kernel | Node]]:
+    """Steps at the same time sorted so that a copy that reads another copy runs after it (slots are topological)."""
+    return sorted(steps, key=lambda t: (t[0], min(t[1].buffers[b].slot for b in t[1].writes)
+                                        if isinstance(t[1], Kernel) else t[1].slot))
+
+
+def _name(nodes: Sequence[Node], k: int) -> str:
+    """A readable kernel name from the ops it fuses."""
+    names = [n.op.name for n in nodes if n.op.name not in ("cast", "where")]  # type: ignore[union-attr]
+    picked = list(dict.fromkeys(names))[:6] or ["copy"]
+    return f"k{k}_" + "_".join(picked)
+
+
+def kernel_count(s: Schedule) -> int:
+    """Number of kernels and library calls."""
+    return len(s.steps)
+
+
+def total_bytes(s: Schedule) -> int:
+    """Estimated bytes all kernels move (library calls: inputs and outputs once)."""
+    out = 0
+    for k in s.steps:
+        if isinstance(k, Kernel):
+            out += k.bytes_moved()
+        else:
+            out += sum(a.nbytes for a in (*k.avals, *k.in_avals))
+    return out
+
+
+__all__ = ["Group", "Partition", "Schedule", "kernel_count", "schedule", "total_bytes", "math"]
