@@ -155,12 +155,11 @@ def flatten(index: Sequence[Ix], shape: Sequence[int]) -> Ix:
 def unflatten(flat: Ix, shape: Sequence[int], ext: Sequence[int]) -> tuple[Ix, ...]:
     """Multi-index of a C-order position."""
     out = []
-    stride = math.prod(shape)
-    for k, n in enumerate(shape):
-        stride //= max(n, 1)
-        q = floordiv(flat, stride, ext)
-        out.append(ZERO if n == 1 else q if k == 0 else mod(q, n, ext))
-    return tuple(out)
+    rest = flat
+    for k, n in zip(range(len(shape) - 1, -1, -1), reversed(shape)):  # from the last axis, so that flatten undoes it
+        out.append(ZERO if n == 1 else rest if k == 0 else mod(rest, n, ext))
+        rest = floordiv(rest, n, ext)
+    return tuple(reversed(out))
 
 
 def variables(a: Ix) -> frozenset[int]:

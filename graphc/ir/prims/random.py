@@ -53,6 +53,16 @@ def philox(seed: int, offset: int, n: int) -> np.ndarray:
     return out.reshape(-1)[:n]
 
 
+def philox_words(seed: int, offset: int, at: np.ndarray) -> np.ndarray:
+    """The words (uint32) at positions ``at`` (any shape) of the stream (seed, offset)."""
+    flat = np.asarray(at, np.int64).reshape(-1).astype(np.uint64)
+    counter = (flat >> np.uint64(2)) + np.uint64(offset & _MASK)
+    c = [counter & _LOW, counter >> _S32, np.zeros(flat.size, np.uint64), np.zeros(flat.size, np.uint64)]
+    _rounds(c, [np.empty_like(flat), np.empty_like(flat)], seed & _MASK)
+    words = np.choose((flat & np.uint64(3)).astype(np.intp), c)
+    return words.astype(np.uint32).reshape(np.shape(at))
+
+
 def _rng_infer(attrs: Any, seed: Aval, offset: Aval) -> Aval:
     return aval(attrs[0], uint32, CPU)
 
