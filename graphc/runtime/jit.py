@@ -25,6 +25,8 @@ PASSES = ("global_dead_code_eliminate", "always_inliner", "global_dead_code_elim
           "instruction_combine", "loop_rotate", "simplify_cfg")
 CODEGEN_LEVEL = 2
 
+_Symbols = tuple[str, ...]
+
 
 class _Host:
     """What is known about llvmlite and this machine, found once."""
@@ -153,24 +155,31 @@ class Engine:
         missing = [item for item in modules.items() if item not in loaded]
         if missing:
             with self._lock:
-                self._load([item for item in missing if item not in loaded])
+                self._load([((symbol,), text) for symbol, text in missing if (symbol, text) not in loaded])
         return {symbol: loaded[symbol, text] for symbol, text in modules.items()}
 
-    def _load(self, items: list[tuple[str, str]]) -> None:
-        todo: list[tuple[str, str, str]] = []
-        for symbol, text in items:
-            key = self.cache.key(f"{symbol}\0{text}") if self.cache else ""
+    def library(self, text: str, symbols: tuple[str, ...]) -> dict[str, int]:
+        """Addresses of several functions of one text; otherwise like :func:`functions`."""
+        with self._lock:
+            if any((symbol, text) not in self._loaded for symbol in symbols):
+                self._load([(symbols, text)])
+        return {symbol: self._loaded[symbol, text] for symbol in symbols}
+
+    def _load(self, items: list[tuple[_Symbols, str]]) -> None:
+        todo: list[tuple[_Symbols, str, str]] = []
+        for symbols, text in items:
+            key = self.cache.key(f"{' '.join(symbols)}\0{text}") if self.cache else ""
             stored = self.cache.get(key) if self.cache else None
-            if stored is not None and self._link_stored(symbol, text, key, stored):
+            if stored is not None and self._link_stored(symbols, text, key, stored):
                 self.reloaded += 1
             else:
-                todo.append((symbol, text, key))
+                todo.append((symbols, text, key))
         first: CompileError | None = None
-        for (symbol, text, key), result in zip(todo, self._compile_all(todo)):
+        for (symbols, text, key), result in zip(todo, self._compile_all(todo)):
             try:
                 if not isinstance(result, bytes):
-                    raise CompileError(f"kernel {symbol}: {result}") from result
-                self._link(symbol, text, result)
+                    raise CompileError(f"kernel {symbols[0]}: {result}") from result
+                self._link(symbols, text, result)
             except CompileError as error:
                 first = first or error
                 continue
@@ -181,7 +190,7 @@ class Engine:
             raise first
 
     # ------------------------------------------------------------------------------------------------------- compile
-    def _compile_all(self, todo: list[tuple[str, str, str]]) -> list[bytes | Exception]:
+    def _compile_all(self, todo: list[tuple[_Symbols, str, str]]) -> list[bytes | Exception]:
         """Objects (or what went wrong), in order; large texts are started first."""
         results: list[bytes | Exception] = [b""] * len(todo)
         order = iter(sorted(range(len(todo)), key=lambda i: -len(todo[i][1])))  # next() on it is atomic
@@ -208,22 +217,24 @@ class Engine:
         return results
 
     # ---------------------------------------------------------------------------------------------------------- link
-    def _link(self, symbol: str, text: str, image: bytes) -> None:
+    def _link(self, symbols: _Symbols, text: str, image: bytes) -> None:
         """Load an object; its symbols are private to it, so names never clash."""
         self._libraries += 1
-        builder = self._host.llvm.JITLibraryBuilder().add_object_img(image).add_current_process().export_symbol(symbol)
+        builder = self._host.llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+        for symbol in symbols:
+            builder.export_symbol(symbol)
         try:
             tracker = builder.link(self._jit, f"kernel{self._libraries}")
         except RuntimeError as error:
             calls = sorted(set(re.findall(r"^declare .*?@([\w.$]+)\(", text, re.MULTILINE)))
             outside = ", ".join(name for name in calls if not name.startswith("llvm.")) or "nothing"
-            raise CompileError(f"kernel {symbol} cannot be loaded (it calls {outside}): {error}") from error
+            raise CompileError(f"kernel {symbols[0]} cannot be loaded (it calls {outside}): {error}") from error
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(tracker))  # dropping it would unload the code
-        self._loaded[symbol, text] = tracker[symbol]
+        self._loaded.update({(symbol, text): tracker[symbol] for symbol in symbols})
 
-    def _link_stored(self, symbol: str, text: str, key: str, image: bytes) -> bool:
+    def _link_stored(self, symbols: _Symbols, text: str, key: str, image: bytes) -> bool:
         try:
-            self._link(symbol, text, image)
+            self._link(symbols, text, image)
         except CompileError:  # whole, but not for this process: build it anew
             if self.cache:
                 self.cache.discard(key)
@@ -240,16 +251,17 @@ def _unlocked(llvm: Any, name: str) -> Callable[..., Any]:
     return getattr(function, "_cfn", function)
 
 
-def _compile(llvm: Any, machine: Any, symbol: str, text: str) -> bytes:
-    """Object of one text. RuntimeError if LLVM rejects it, NameError if it does not define ``symbol``."""
+def _compile(llvm: Any, machine: Any, symbols: _Symbols, text: str) -> bytes:
+    """Object of one text. RuntimeError if LLVM rejects it, NameError if it does not define a symbol."""
     context = llvm.create_context()
     with llvm.parse_assembly(text, context) as module:
         module.verify()
         for function in module.functions:
             if not function.is_declaration:
-                function.linkage = "external" if function.name == symbol else "internal"
-        if not any(f.name == symbol and not f.is_declaration for f in module.functions):
-            raise NameError("the text does not define it")
+                function.linkage = "external" if function.name in symbols else "internal"
+        absent = set(symbols) - {f.name for f in module.functions if not f.is_declaration}
+        if absent:
+            raise NameError(f"the text does not define {', '.join(sorted(absent))}")
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         builder, manager = llvm.create_pass_builder(machine, options), llvm.create_new_module_pass_manager()
         for name in PASSES:
