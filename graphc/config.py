@@ -16,4 +16,5 @@ DUMP_DIR = os.environ.get("GRAPHC_DUMP_DIR", "")  # write dumps there instead of
 LOG = frozenset(p for p in os.environ.get("GRAPHC_LOG", "").split(",") if p)  # flush, recompiles, breaks
 BACKEND = os.environ.get("GRAPHC_BACKEND", "")  # numpy, native
 NODE_CAP = int(os.environ.get("GRAPHC_NODE_CAP", "4096") or 4096)  # pending nodes before a flush
+NO_MEMPLAN = _flag("GRAPHC_NO_MEMPLAN")  # every intermediate gets memory of its own
 BYTE_CAP = int(os.environ.get("GRAPHC_BYTE_CAP", str(1 << 31)) or (1 << 31))  # pending result bytes before a flush

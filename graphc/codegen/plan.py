@@ -1,17 +1,52 @@
 """Build the executable plan of a recorded program: verify, run the passes, hand over to a back end."""
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from .. import config
 from ..ir.interpret import compile_numpy
 from ..ir.node import Graph
 from ..ir.passes import run_passes
+from ..ir.recorder import state
+
+SMALL = 4096  # elements; programs below stay on NumPy unless compiled: starting the compiler would cost more
+
+
+def backend_name(graph: Graph) -> str:
+    """The back end for a program: what GRAPHC_BACKEND says, else native for what is compiled or not tiny.
+
+    The choice depends on the program alone, never on how often it ran, so that equal programs give equal bits.
+    """
+    if config.BACKEND:
+        return config.BACKEND
+    if not _native_available():
+        return "numpy"
+    work = sum(a.size for n in graph.nodes for a in n.avals)
+    return "native" if state.hold or work >= SMALL else "numpy"
+
+
+class _Native:
+    """Whether the native back end can be had; found once, said once."""
+
+    known: bool | None = None
+
+
+def _native_available() -> bool:
+    if _Native.known is None:
+        from ..runtime import jit
+
+        import importlib.util
+
+        _Native.known = jit.available() and importlib.util.find_spec("graphc.codegen.native.vmath") is not None
+        if not _Native.known:
+            warnings.warn(f"graphc runs on NumPy: {jit.reason()} (pip install 'graphc[native]' for compiled kernels)",
+                          stacklevel=2)
+    return _Native.known
 
 
 def build_plan(graph: Graph) -> Any:
     """A callable from bindings to output buffers, which keeps the graph it was built from in ``.graph``."""
-    n_bindings = len(graph.inputs)
     if config.DUMP:
         from ..ir import dump
 
@@ -21,28 +56,23 @@ def build_plan(graph: Graph) -> Any:
         from ..ir import dump
 
         dump.emit("plan", optimised)
-    return Plan(graph, optimised, n_bindings)
+    return Plan(graph, optimised)
 
 
 class Plan:
     """A prepared program. Call with the region's bindings; returns the output buffers."""
 
-    __slots__ = ("recorded", "graph", "_run", "_used")
+    __slots__ = ("recorded", "graph", "run")
 
-    def __init__(self, recorded: Graph, graph: Graph, n_bindings: int):
+    def __init__(self, recorded: Graph, graph: Graph):
         self.recorded, self.graph = recorded, graph
-        self._run = compile_numpy(graph)
-        # passes may drop inputs: bindings are matched by their position in the recorded program
-        self._used = _input_positions(recorded, graph)
+        self.run: Any = None
+        if backend_name(graph) == "native":
+            from .native.program import Program
+
+            self.run = Program(graph)
+        else:
+            self.run = compile_numpy(graph)
 
     def __call__(self, bindings: list[Any]) -> list[Any]:
-        used = self._used
-        return self._run(bindings if used is None else [bindings[i] for i in used])
-
-
-def _input_positions(recorded: Graph, graph: Graph) -> list[int] | None:
-    if len(recorded.inputs) == len(graph.inputs):
-        return None
-    raise AssertionError("passes must keep inputs")
-
-
+        return self.run(bindings)
