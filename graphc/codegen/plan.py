@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 from .. import config
@@ -62,17 +63,20 @@ def build_plan(graph: Graph) -> Any:
 class Plan:
     """A prepared program. Call with the region's bindings; returns the output buffers."""
 
-    __slots__ = ("recorded", "graph", "run")
+    __slots__ = ("recorded", "graph", "run", "donors")
 
     def __init__(self, recorded: Graph, graph: Graph):
         self.recorded, self.graph = recorded, graph
         self.run: Any = None
+        self.donors: tuple[int, ...] = ()  # bindings the plan would overwrite if nobody else holds them
         if backend_name(graph) == "native":
             from .native.program import Program
 
             self.run = Program(graph)
+            self.donors = self.run.donors
         else:
             self.run = compile_numpy(graph)
 
-    def __call__(self, bindings: list[Any]) -> list[Any]:
-        return self.run(bindings)
+    def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
+        """Output buffers; bindings in ``free`` (a subset of :attr:`donors`) may be overwritten."""
+        return self.run(bindings, free) if free else self.run(bindings)

@@ -239,15 +239,16 @@ def is_exported(v: Value) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------- flushing
-_planner: list[Callable[[Graph], Callable[[list[Any]], list[Any]]]] = []
+_planner: list[Callable[[Graph], Any]] = []
 _flush_listeners: list[Callable[[str], None]] = []  # compile.py counts segments here
 PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
 _PLAN_LIMIT = 4096
 counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
 
 
-def set_planner(fn: Callable[[Graph], Callable[[list[Any]], list[Any]]]) -> None:
-    """Install the code generator: it turns a Graph into a callable from bindings to output buffers."""
+def set_planner(fn: Callable[[Graph], Any]) -> None:
+    """Install the code generator: it turns a Graph into a callable ``plan(bindings, free) -> buffers`` with ``donors``,
+    the numbers of the bindings it would overwrite if they are ``free`` (held by nobody else)."""
     _planner[:] = [fn]
 
 
@@ -293,13 +294,42 @@ def flush(reason: str = "read") -> None:
             plans.clear()
         plans[signature] = plan
     try:
-        buffers = plan(reg.bindings)
+        buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
     except Exception as error:
         _recover(reg, live, error)
         raise
     for v, buf in zip(live, buffers):
         v.buffer = buf
         v.region = None
+
+
+def _unheld(reg: Region, donors: Sequence[int]) -> list[int]:
+    """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
+    written: dict[int, int] = {}
+    for _, old in reg.writes:
+        written[id(old)] = written.get(id(old), 0) + 1
+    out = []
+    for k in donors:
+        v = reg.bindings[k]
+        if (v.__class__ is Value and _count(v) == _HELD + written.get(id(v), 0) and _count(v.buffer) == 2
+                and v.buffer.flags.writeable):
+            out.append(k)
+    return out
+
+
+_count = sys.getrefcount
+
+
+def _held_by_region() -> int:
+    """Reference count :func:`_unheld` sees of a value only its region holds (it differs between Python versions)."""
+    reg = Region()
+    reg.bindings.append(leaf_value(scalar_aval(float64), None))
+    reg.leaf_slots[reg.bindings[0]] = 0
+    v = reg.bindings[0]
+    return _count(v)
+
+
+_HELD = _held_by_region()
 
 
 def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:

@@ -7,7 +7,6 @@ pass list below 11.1 ms, and the code runs at the same speed; loading a cached o
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
 import threading
@@ -26,13 +25,53 @@ PASSES = ("global_dead_code_eliminate", "always_inliner", "global_dead_code_elim
 CODEGEN_LEVEL = 2
 
 _Symbols = tuple[str, ...]
+# What LLVM calls to round to bfloat16 on x86 without AVX512-BF16; C's run-time library has it only since GCC 13. The
+# double is first rounded to odd, so that rounding twice equals rounding once.
+_TO_BFLOAT16 = ("__truncsfbf2", "__truncdfbf2")
+_TO_BFLOAT16_TEXT = """
+declare double @llvm.fabs.f64(double)
+define bfloat @__truncsfbf2(float %x) {
+  %b = bitcast float %x to i32
+  %magnitude = and i32 %b, 2147483647
+  %nan = icmp ugt i32 %magnitude, 2139095040
+  %top = lshr i32 %b, 16
+  %quiet = or i32 %top, 64
+  %odd = and i32 %top, 1
+  %half = add i32 %odd, 32767
+  %up = add i32 %b, %half
+  %near = lshr i32 %up, 16
+  %r32 = select i1 %nan, i32 %quiet, i32 %near
+  %r16 = trunc i32 %r32 to i16
+  %r = bitcast i16 %r16 to bfloat
+  ret bfloat %r
+}
+define bfloat @__truncdfbf2(double %x) {
+  %f = fptrunc double %x to float
+  %back = fpext float %f to double
+  %inexact = fcmp one double %back, %x
+  %size = call double @llvm.fabs.f64(double %x)
+  %size2 = call double @llvm.fabs.f64(double %back)
+  %above = fcmp ogt double %size2, %size
+  %b = bitcast float %f to i32
+  %less = sext i1 %above to i32
+  %toward0 = add i32 %b, %less
+  %odd = or i32 %toward0, 1
+  %to_odd = select i1 %inexact, i32 %odd, i32 %b
+  %g = bitcast i32 %to_odd to float
+  %r = call bfloat @__truncsfbf2(float %g)
+  ret bfloat %r
+}
+"""
 
 
 class _Host:
     """What is known about llvmlite and this machine, found once."""
 
     def __init__(self) -> None:
-        import llvmlite.binding as llvm
+        try:
+            import llvmlite.binding as llvm
+        except ModuleNotFoundError:
+            raise ImportError("llvmlite is not installed (pip install llvmlite)") from None
         if llvm.llvm_version_info[0] < LLVM_FLOOR:
             raise ImportError(f"llvmlite is built on LLVM {llvm.llvm_version_info[0]}, {LLVM_FLOOR} or newer is needed")
         llvm.initialize_native_target()
@@ -117,8 +156,6 @@ def _host() -> _Host:
     with _Process.lock:
         if _Process.host is None and _Process.reason is None:
             try:
-                if importlib.util.find_spec("llvmlite") is None:
-                    raise ImportError("llvmlite is not installed (pip install llvmlite)")
                 _Process.host = _Host()
             except (ImportError, OSError, RuntimeError, AttributeError) as error:
                 _Process.reason = str(error)
@@ -142,6 +179,9 @@ class Engine:
             cache = KernelCache(default_directory() if enabled() else None, host.stamp())
         self.cache = cache if enabled() else None
         self.compiled = self.reloaded = 0  # counts of kernels, for tests and logs
+        self._imports: dict[str, int] = {}
+        if host.triple.startswith("x86_64") and not host.features.get("avx512bf16"):
+            self._imports = self.library(_TO_BFLOAT16_TEXT, _TO_BFLOAT16)
 
     def functions(self, modules: Mapping[str, str]) -> dict[str, int]:
         """Addresses of kernels: symbol -> LLVM text that defines it gives symbol -> address.
@@ -223,6 +263,8 @@ class Engine:
         builder = self._host.llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
         for symbol in symbols:
             builder.export_symbol(symbol)
+        for name, address in self._imports.items():
+            builder.import_symbol(name, address)
         try:
             tracker = builder.link(self._jit, f"kernel{self._libraries}")
         except RuntimeError as error:

@@ -11,7 +11,7 @@ reads them out of the NumPy array objects themselves, so that Python hands over 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ from ...ir.recorder import SCALAR, scalar_buffer
 from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
 from ..fuse import Schedule, schedule
-from ..loop_ir import Kernel, to_text
+from ..loop_ir import Kernel, stage_of, to_text
 from .kernel import print_kernel
 from .llvm import Function, module
 
@@ -50,7 +50,12 @@ class Job:
     scratch: int
     work: int
     checks: bool = False
-    label: str = ""
+    kernel: Kernel | None = None
+
+    @property
+    def label(self) -> str:
+        """Readable form."""
+        return self.symbol if self.kernel is None else to_text(self.kernel)
 
 
 @dataclass
@@ -77,6 +82,21 @@ class Stretch:
 
 class Unsupported(Exception):
     """The native back end can't run this graph."""
+
+
+def overwritable(k: Kernel) -> list[tuple[int, int]]:
+    """(written slot, read slot) pairs of a kernel where every read of the second is at the index of the store."""
+    last = max(stage_of(k.stmts), default=0)
+    stages = stage_of(k.stmts)
+    out = []
+    for st in k.stores:
+        if stages[st.value] != last or st.access.guards:
+            continue
+        for b in k.reads:
+            loads = [s.attr for s in k.stmts if s.op == "load" and s.attr.buffer == b]
+            if all(a.ix == st.access.ix and not a.guards for a in loads):
+                out.append((k.buffers[st.access.buffer].slot, k.buffers[b].slot))
+    return out
 
 
 def _patch_text() -> str:
@@ -109,6 +129,7 @@ class Program:
         self.fallback: Callable[[list[Any]], list[Any]] | None = None
         self.place_scalars()
         self.assign_waves()
+        self.find_donors()
         self.place_intermediates()
         self.compile()
         self.link()
@@ -120,7 +141,7 @@ class Program:
             p = print_kernel(s, jit.vector_bits())
             slots: list[Any] = [b.slot for b in s.buffers]
             return Job(p.symbol, p.text, [*slots, "err", "scratch"], p.numbers, {s.buffers[b].slot for b in s.reads},
-                       {s.buffers[b].slot for b in s.writes}, p.scratch, p.work * max(1, len(s.stmts) // 4), p.checks, to_text(s))
+                       {s.buffers[b].slot for b in s.writes}, p.scratch, p.work * max(1, len(s.stmts) // 4), p.checks, s)
         assert isinstance(s.op, Prim)
         op, attrs = s.op, s.attrs
         return Call(s, lambda *arrays: op.eval_np(attrs, *arrays), s.ins, tuple(range(s.slot, s.end)), op.name)
@@ -165,6 +186,39 @@ class Program:
             for x in s.writes:
                 self.wave_of[x] = len(self.waves) - 1
 
+    def find_donors(self) -> None:
+        """Results that may overwrite an input nobody else holds: DESIGN's rule, by waves.
+
+        The kernel writing the result reads the input at the identical index, every other reader of the input runs in an
+        earlier wave, and nothing that can fail (an index check, a library call) runs in that wave or later, so that a
+        failed plan has never touched the user's tensors.
+        """
+        readers: dict[int, list[tuple[int, int]]] = {}
+        safe = 0
+        for w, wave in enumerate(self.waves):
+            for s in wave:
+                for x in s.reads:
+                    readers.setdefault(self.base_of(x), []).append((w, id(s)))
+                if isinstance(s, Call) or s.checks:
+                    safe = w + 1
+        leaves = {n.slot: k for k, n in enumerate(self.inputs) if n.op is not SCALAR}
+        outputs = set(self.outputs)
+        self.donor_of: dict[int, int] = {}  # result slot -> binding number
+        taken: set[int] = set()
+        self.first_donation = len(self.waves)
+        for w in range(safe, len(self.waves)):
+            for s in self.waves[w]:
+                if not isinstance(s, Job) or s.kernel is None:
+                    continue
+                for out, slot in overwritable(s.kernel):
+                    if (out in outputs and slot in leaves and slot not in outputs and slot not in taken
+                            and out not in self.donor_of and self.avals[out] is self.avals[slot]
+                            and all(v < w or j == id(s) for v, j in readers[slot])):
+                        self.donor_of[out] = leaves[slot]
+                        taken.add(slot)
+                        self.first_donation = min(self.first_donation, w)
+        self.donors = tuple(self.donor_of.values())
+
     def place_intermediates(self) -> None:
         """Memory plan of everything that is neither input nor result nor made by a library call."""
         last: dict[int, int] = {}
@@ -198,12 +252,12 @@ class Program:
         self.object_of: dict[int, int] = {}
         for n, k in enumerate(self.array_at):
             self.object_of[self.inputs[k].slot] = n
-        self.fresh: list[tuple[int, tuple[int, ...], np.dtype]] = []  # results to allocate: (slot, shape, dtype)
+        self.fresh: list[tuple[int, tuple[int, ...], np.dtype]] = []  # results: (donor's binding or -1, shape, dtype)
         n = len(self.array_at)
         for x in dict.fromkeys(self.outputs):
             if x in self.wave_of and x not in self.by_call:
                 self.object_of[x] = n
-                self.fresh.append((x, self.avals[x].shape, self.avals[x].dtype.np))
+                self.fresh.append((self.donor_of.get(x, -1), self.avals[x].shape, self.avals[x].dtype.np))
                 n += 1
         for x in sorted(self.by_call):
             self.object_of[x] = n
@@ -215,11 +269,11 @@ class Program:
         self.stretches: list[Stretch | Call] = []
         jobs: list[tuple[Job, int, int]] = []  # (job, first word, scratch offset)
         words = 0
-        for wave in self.waves:
+        for w, wave in enumerate(self.waves):
             if isinstance(wave[0], Call):
                 self.stretches.append(wave[0])
                 continue
-            if not self.stretches or isinstance(self.stretches[-1], Call):
+            if not self.stretches or isinstance(self.stretches[-1], Call) or (self.checks and w == self.first_donation):
                 self.stretches.append(Stretch([]))
             stretch = self.stretches[-1]
             assert isinstance(stretch, Stretch)
@@ -277,11 +331,12 @@ class Program:
         st.address = st.program.ctypes.data
 
     # ------------------------------------------------------------------------------------------------------- execution
-    def __call__(self, bindings: list[Any]) -> list[Any]:
+    def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
+        """``free`` are the binding numbers (of :attr:`donors`) that nobody else holds: they may be overwritten."""
         with memory.plan_lock():
-            return self.run(bindings)
+            return self.run(bindings, free)
 
-    def run(self, bindings: list[Any]) -> list[Any]:
+    def run(self, bindings: list[Any], free: Collection[int]) -> list[Any]:
         """Bind, execute, hand out the results."""
         if self.nthreads != threads.get_num_threads():
             self.place_intermediates()
@@ -295,8 +350,8 @@ class Program:
             if not a.flags.c_contiguous:
                 objects = [np.ascontiguousarray(a) for a in objects]
                 break
-        for _, shape, dt in self.fresh:
-            objects.append(memory.empty(shape, dt))
+        for donor, shape, dt in self.fresh:
+            objects.append(bindings[donor].buffer if donor in free else memory.empty(shape, dt))
         objects += [None] * (self.n_objects - len(objects))
         for st in self.stretches:
             if isinstance(st, Stretch):
