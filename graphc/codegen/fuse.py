@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 
 from ..dtypes import bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8, uint32
 from ..ir.node import Graph, Node
+from . import index
+from .index import Ix
 from .loop_ir import Kernel
 from .lower import Unfusable, lower_group, strided_view
 
@@ -60,7 +62,7 @@ class Schedule:
     """What runs, in order: kernels, and nodes evaluated by a library."""
 
     steps: list[Kernel | Node]
-    views: dict[int, Node]  # slot -> movement node whose result some library call reads as a view
+    views: dict[int, tuple[int, Ix]]  # slot a library call reads in place: (slot in memory, element index over its axes)
     rejected: list[str]
 
 
@@ -338,20 +340,29 @@ def schedule(graph: Graph) -> Schedule:
             cuts.add(cut.slot)
 
 
-def _needed(part: Partition) -> tuple[set[int], dict[int, Node]]:
-    """Slots that must be in memory, and the movement nodes library calls can read as views."""
+def _readable(found: tuple[int, Ix], shape: tuple[int, ...], node: Node) -> bool:
+    """Whether a library call can read a strided view: contractions take any strides, others the buffer as it is."""
+    if node.op.name == "contract":  # type: ignore[union-attr]
+        return True
+    return found[1] == index.flatten([index.var(d) if n != 1 else index.ZERO for d, n in enumerate(shape)], shape)
+
+
+def _needed(part: Partition) -> tuple[set[int], dict[int, tuple[int, Ix]]]:
+    """Slots that must be in memory, and the movement results library calls read in place."""
     producer = part.producer
     needed = {s for s in part.outputs if producer[s].op.kind != "leaf"}  # type: ignore[union-attr]
-    views: dict[int, Node] = {}
+    views: dict[int, tuple[int, Ix]] = {}
     solid = {n.slot + k for n in part.graph.nodes if n.slot not in part.folded for k in range(len(n.avals))}
     for g in part.groups.values():
         if not g.library:
             needed |= {s for s in g.reads if producer[s].op.kind != "leaf"}  # type: ignore[union-attr]
             continue
         for s in g.nodes[0].ins:
+            if s in views:
+                continue
             found = strided_view(producer, s, solid) if s in part.folded else None
-            if found is not None and s not in part.outputs:
-                views[s] = producer[s]
+            if found is not None and _readable(found, part.aval(s).shape, g.nodes[0]):
+                views[s] = found
                 s = found[0]
             if producer[s].op.kind != "leaf":  # type: ignore[union-attr]
                 needed.add(s)

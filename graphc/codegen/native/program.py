@@ -1,10 +1,10 @@
 """A plan of the native back end: kernels in waves, run by one native call, with library calls in between.
 
 Steps of the schedule are put into *waves*: steps of one wave do not depend on each other, and the thread pool walks from
-wave to wave with a barrier in between, without coming back to Python. A step that needs Python (a NumPy library
-call) ends the native stretch before it.
+wave to wave without coming back to Python. A step that needs Python (a NumPy library call) ends the native stretch
+before it; a loop is a wave whose own waves repeat.
 
-Every kernel has an argument block of 64-bit words in one array. Addresses that never change (arena, scalars) are written
+Every job has an argument block of 64-bit words in one array. Addresses that never change (arena, scalars) are written
 once; addresses of inputs and results change with every call and are patched by the first job of each stretch, which
 reads them out of the NumPy array objects themselves, so that Python hands over one list of ids and nothing else.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,110 +20,29 @@ from ... import config
 from ...dtypes import dtype
 from ...errors import OutOfMemoryError
 from ...ir.interpret import compile_numpy
-from ...ir.node import Graph, Node
-from ...ir.optable import Prim
-from ...ir.recorder import SCALAR, scalar_buffer
+from ...ir.node import Graph
+from ...ir.recorder import SCALAR, scalar_buffer, with_location
 from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
 from ..fuse import Schedule, schedule
-from ..loop_ir import Kernel, stage_of, to_text
-from .kernel import print_kernel
-from .llvm import Function, module
+from ..split import split_reductions
+from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
+from .select import select
 
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
-_OBJECT_DATA = object.__basicsize__  # where a NumPy array object keeps its data pointer
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
             "float32": "f4x", "float64": "d"}
-
-
-@dataclass
-class Job:
-    """One native call: symbol, text, and the words of its argument block by kind."""
-
-    symbol: str
-    text: str
-    pointers: list[Any]  # slot, or "err" / "scratch"
-    numbers: tuple[int, ...]
-    reads: set[int]
-    writes: set[int]
-    scratch: int
-    work: int
-    checks: bool = False
-    kernel: Kernel | None = None
-
-    @property
-    def label(self) -> str:
-        """Readable form."""
-        return self.symbol if self.kernel is None else to_text(self.kernel)
-
-
-@dataclass
-class Call:
-    """One library call through Python: ``fn(*arrays) -> arrays``."""
-
-    node: Node
-    fn: Callable[..., Any]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    label: str = ""
-
-
-@dataclass
-class Stretch:
-    """Consecutive waves of native jobs."""
-
-    waves: list[list[Job]]
-    program: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    patches: list[tuple[int, int]] = field(default_factory=list)  # (object number, word)
-    address: int = 0
-    keep: Any = None  # arrays the program points into
-
-
-class Unsupported(Exception):
-    """The native back end can't run this graph."""
-
-
-def overwritable(k: Kernel) -> list[tuple[int, int]]:
-    """(written slot, read slot) pairs of a kernel where every read of the second is at the index of the store."""
-    last = max(stage_of(k.stmts), default=0)
-    stages = stage_of(k.stmts)
-    out = []
-    for st in k.stores:
-        if stages[st.value] != last or st.access.guards:
-            continue
-        for b in k.reads:
-            loads = [s.attr for s in k.stmts if s.op == "load" and s.attr.buffer == b]
-            if all(a.ix == st.access.ix and not a.guards for a in loads):
-                out.append((k.buffers[st.access.buffer].slot, k.buffers[b].slot))
-    return out
-
-
-def _patch_text() -> str:
-    """Job that copies data pointers of array objects into argument words: args = (ids, table, count)."""
-    f = Function("gc_patch")
-    ids, table, n = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2)
-
-    def one(i: str) -> None:
-        src = f.load("i64", f.at("i64", table, f.mul(i, "2")))
-        word = f.load("ptr", f.at("ptr", table, f.add(f.mul(i, "2"), "1")))
-        obj = f.load("ptr", f.at("ptr", ids, src))
-        data = f.load("i64", f.let(f"getelementptr i8, ptr {obj}, i64 {_OBJECT_DATA}"))
-        f.store("i64", data, word)
-
-    f.loop("0", n, one)
-    return module([f])
 
 
 class Program:
     """A prepared native plan. Call with the region's bindings; returns the output buffers."""
 
     def __init__(self, graph: Graph):
-        self.graph = graph
+        self.graph = graph = split_reductions(graph)
         self.schedule: Schedule = schedule(graph)
-        self.producer = graph.producer()
         self.avals = graph.slot_avals()
         self.inputs = graph.inputs
-        self.steps: list[Job | Call] = [self.step(s) for s in self.schedule.steps]
+        self.steps: list[Step] = [s for item in self.schedule.steps for s in select(item, graph, self.schedule)]
         self.outputs = graph.outputs
         self.fallback: Callable[[list[Any]], list[Any]] | None = None
         self.place_scalars()
@@ -135,27 +53,16 @@ class Program:
         self.link()
 
     # ---------------------------------------------------------------------------------------------------- preparation
-    def step(self, s: Kernel | Node) -> Job | Call:
-        """A kernel as a native job; a library node as a native job where there is one, else as a NumPy call."""
-        if isinstance(s, Kernel):
-            p = print_kernel(s, jit.vector_bits())
-            slots: list[Any] = [b.slot for b in s.buffers]
-            return Job(p.symbol, p.text, [*slots, "err", "scratch"], p.numbers, {s.buffers[b].slot for b in s.reads},
-                       {s.buffers[b].slot for b in s.writes}, p.scratch, p.work * max(1, len(s.stmts) // 4), p.checks, s)
-        assert isinstance(s.op, Prim)
-        op, attrs = s.op, s.attrs
-        return Call(s, lambda *arrays: op.eval_np(attrs, *arrays), s.ins, tuple(range(s.slot, s.end)), op.name)
-
-    def base_of(self, slot: int) -> int:
-        """The slot in memory a movement view reads."""
-        while slot in self.schedule.views:
-            slot = self.producer[slot].ins[0]
-        return slot
+    def base_of(self, key: Any) -> Any:
+        """The key in memory that a view of a library call reads."""
+        return self.schedule.views[key][0] if key in self.schedule.views else key
 
     def place_scalars(self) -> None:
         """One 8-byte cell per run-time scalar."""
         self.scalar_words: dict[int, int] = {}
-        formats, self.scalar_at, self.array_at = ["<"], [], []
+        formats: list[str] = ["<"]
+        self.scalar_at: list[int] = []
+        self.array_at: list[int] = []
         self.scalar_dtypes: list[dtype] = []
         self.plain_scalars = True
         for k, node in enumerate(self.inputs):
@@ -172,14 +79,14 @@ class Program:
         self.scalar_cells = np.zeros(max(1, len(self.scalar_at)) + 8, np.int64)
 
     def assign_waves(self) -> None:
-        """Greedy: a step joins the last wave unless it depends on it; a library call is a wave of its own."""
-        self.wave_of: dict[int, int] = {}  # slot -> wave that writes it
-        self.waves: list[list[Job | Call]] = []
+        """Greedy: a job joins the last wave unless it depends on it; calls and loops are waves of their own."""
+        self.wave_of: dict[Key, int] = {}  # key -> wave that writes it last
+        self.waves: list[list[Step]] = []
         for s in self.steps:
-            reads = {self.base_of(x) for x in s.reads}
-            need = max([self.wave_of.get(x, -1) for x in reads], default=-1) + 1
+            need = max([self.wave_of.get(self.base_of(x), -1) for x in s.reads], default=-1) + 1
+            need = max([need, *[self.wave_of.get(x, -1) + 1 for x in s.writes]])
             last = len(self.waves) - 1
-            if isinstance(s, Call) or last < need or isinstance(self.waves[last][0], Call):
+            if not isinstance(s, Job) or last < need or not isinstance(self.waves[last][0], Job):
                 self.waves.append([s])
             else:
                 self.waves[last].append(s)
@@ -193,7 +100,7 @@ class Program:
         earlier wave, and nothing that can fail (an index check, a library call) runs in that wave or later, so that a
         failed plan has never touched the user's tensors.
         """
-        readers: dict[int, list[tuple[int, int]]] = {}
+        readers: dict[Key, list[tuple[int, int]]] = {}
         safe = 0
         for w, wave in enumerate(self.waves):
             for s in wave:
@@ -221,83 +128,99 @@ class Program:
 
     def place_intermediates(self) -> None:
         """Memory plan of everything that is neither input nor result nor made by a library call."""
-        last: dict[int, int] = {}
+        first: dict[Key, int] = {}
+        last: dict[Key, int] = {}
+        nbytes: dict[Key, int] = {}
         for w, wave in enumerate(self.waves):
             for s in wave:
                 for x in s.reads:
                     last[self.base_of(x)] = w
-        by_call = {x for s in self.steps if isinstance(s, Call) for x in s.writes}
-        self.by_call = by_call
+                for x in s.writes:
+                    first.setdefault(x, w)
+                    last[x] = max(w, last.get(x, w))
+                if not isinstance(s, Call):
+                    for x, n in s.own.items():
+                        nbytes[x] = n
+                        first.setdefault(x, w)
+                        last[x] = max(w, last.get(x, w))
+        self.by_call = {x for s in self.steps if isinstance(s, Call) for x in s.writes}
         outputs = set(self.outputs)
-        self.lives = [memory_plan.Life(x, self.avals[x].nbytes, w, last.get(x, w)) for x, w in self.wave_of.items()
-                      if x not in outputs and x not in by_call]
+        self.lives = [memory_plan.Life(x, nbytes[x] if x in nbytes else self.avals[x].nbytes, w, last[x])  # type: ignore
+                      for x, w in first.items() if x not in outputs and x not in self.by_call]
         self.offsets, self.arena_bytes = memory_plan.plan(self.lives)
         if config.VERIFY:
             memory_plan.check(self.lives, self.offsets)
-        self.scratch_at = self.arena_bytes
         self.nthreads = threads.get_num_threads()
+        self.scratch_at = self.arena_bytes
         scratch = 0
-        for wave in self.waves:  # kernels of one wave run at the same time
-            scratch = max(scratch, sum(s.scratch * self.nthreads for s in wave if isinstance(s, Job)))
+        for wave in self.native_waves():  # kernels of one wave run at the same time
+            scratch = max(scratch, sum(s.scratch * self.nthreads for s in wave))
         self.arena_bytes += scratch
+
+    def native_waves(self) -> list[list[Job]]:
+        """Every wave of jobs, those inside loops included."""
+        out: list[list[Job]] = []
+        for wave in self.waves:
+            for s in wave:
+                if isinstance(s, Loop):
+                    out += [s.before, *s.waves, s.after]
+            out.append([s for s in wave if isinstance(s, Job)])
+        return out
 
     def compile(self) -> None:
         """Machine code of all jobs."""
-        texts = {s.symbol: s.text for s in self.steps if isinstance(s, Job)}
-        texts["gc_patch"] = _patch_text()
+        texts = dict(SUPPORT)
+        for wave in self.native_waves():
+            texts.update({s.symbol: s.text for s in wave})
         self.address = jit.engine().functions(texts)
 
     def link(self) -> None:
         """Argument blocks and programs. Objects are numbered: array inputs, results, then library results."""
-        self.object_of: dict[int, int] = {}
-        for n, k in enumerate(self.array_at):
-            self.object_of[self.inputs[k].slot] = n
+        self.object_of: dict[Key, int] = {self.inputs[k].slot: n for n, k in enumerate(self.array_at)}
         self.fresh: list[tuple[int, tuple[int, ...], np.dtype]] = []  # results: (donor's binding or -1, shape, dtype)
-        n = len(self.array_at)
         for x in dict.fromkeys(self.outputs):
             if x in self.wave_of and x not in self.by_call:
-                self.object_of[x] = n
+                self.object_of[x] = len(self.object_of)
                 self.fresh.append((self.donor_of.get(x, -1), self.avals[x].shape, self.avals[x].dtype.np))
-                n += 1
         for x in sorted(self.by_call):
-            self.object_of[x] = n
-            n += 1
-        self.n_objects = n
-        self.ids = np.zeros(max(1, n), np.int64)
+            self.object_of[x] = len(self.object_of)
+        self.n_objects = len(self.object_of)
+        self.ids = np.zeros(max(1, self.n_objects), np.int64)
         self.err = np.zeros(2, np.int64)
-        self.checks = any(s.checks for s in self.steps if isinstance(s, Job))
+        self.checks = any(s.checks for s in self.steps if not isinstance(s, Call))
         self.stretches: list[Stretch | Call] = []
-        jobs: list[tuple[Job, int, int]] = []  # (job, first word, scratch offset)
-        words = 0
         for w, wave in enumerate(self.waves):
             if isinstance(wave[0], Call):
                 self.stretches.append(wave[0])
                 continue
             if not self.stretches or isinstance(self.stretches[-1], Call) or (self.checks and w == self.first_donation):
                 self.stretches.append(Stretch([]))
-            stretch = self.stretches[-1]
-            assert isinstance(stretch, Stretch)
-            stretch.waves.append([s for s in wave if isinstance(s, Job)])
-            scratch = self.scratch_at
-            for s in stretch.waves[-1]:
-                jobs.append((s, words, scratch))
-                words += len(s.pointers) + len(s.numbers)
-                scratch += s.scratch * self.nthreads
+            self.stretches[-1].waves.append(wave)  # type: ignore[union-attr, arg-type]
+        self.blocks: dict[int, int] = {}  # id of a job -> first word of its argument block
+        words = 0
+        for native in self.native_waves():
+            for s in native:
+                self.blocks[id(s)] = words
+                words += len(s.pointers) + len(s.numbers) + 1
         self.args = np.zeros(max(1, words), np.int64)
         self.arena_words: list[tuple[int, int]] = []
-        block: dict[int, int] = {}
-        for s, at, scratch in jobs:
-            block[id(s)] = at
-            self.fill_block(s, at, scratch)
+        self.homes: dict[Key, np.ndarray] = {}  # where a cursor's buffer address is kept
+        self.arena_cells: list[tuple[np.ndarray, int]] = []
+        for native in self.native_waves():
+            scratch = self.scratch_at
+            for s in native:
+                self.fill_block(s, scratch)
+                scratch += s.scratch * self.nthreads
         self.base = -1
         for st in self.stretches:
             if isinstance(st, Stretch):
-                self.assemble(st, block)
+                self.assemble(st)
         self.arena_word_array = np.array([w for w, _ in self.arena_words], np.int64)
         self.arena_offset_array = np.array([o for _, o in self.arena_words], np.int64)
 
-    def fill_block(self, s: Job, at: int, scratch: int) -> None:
+    def fill_block(self, s: Job, scratch: int) -> None:
         """Fixed words of a job's argument block."""
+        at = self.blocks[id(s)]
         for k, p in enumerate(s.pointers):
             if p == "err":
                 self.args[at + k] = self.err.ctypes.data
@@ -310,25 +233,70 @@ class Program:
         n = len(s.pointers)
         self.args[at + n:at + n + len(s.numbers)] = s.numbers
 
-    def assemble(self, st: Stretch, block: dict[int, int]) -> None:
-        """The program words of a stretch: a patch job, then the waves."""
+    # -------------------------------------------------------------------------------------------------------- assembly
+    def assemble(self, st: Stretch) -> None:
+        """The program words of a stretch: a patch job, then the waves; loops are written out."""
+        waves: list[list[int]] = []
         for wave in st.waves:
-            for s in wave:
-                for k, p in enumerate(s.pointers):
-                    if p in self.object_of:
-                        st.patches.append((self.object_of[p], block[id(s)] + k))
-        base = self.args.ctypes.data
-        table = np.array([(obj, base + 8 * word) for obj, word in st.patches], np.int64).reshape(-1)
-        patch_args = np.array([self.ids.ctypes.data, table.ctypes.data, len(st.patches)], np.int64)
-        st.keep = (table, patch_args)
-        words = [len(st.waves) + 1, 1, 0, self.address["gc_patch"], patch_args.ctypes.data]
-        for wave in st.waves:
-            parallel = self.nthreads > 1 and sum(s.work for s in wave) >= PARALLEL_WORK
-            words += [len(wave), int(parallel)]
-            for s in wave:
-                words += [self.address[s.symbol], base + 8 * block[id(s)]]
+            if isinstance(wave[0], Loop):
+                self.assemble_loop(st, wave[0], waves)
+            else:
+                waves.append(self.wave_words(st, [s for s in wave if isinstance(s, Job)]))
+        table = np.array(st.patches, np.int64).reshape(-1)
+        args = np.array([self.ids.ctypes.data, table.ctypes.data, len(st.patches)], np.int64)
+        st.keep += [table, args]
+        words = [len(waves) + 1, 1, 0, self.address["gc_patch"], args.ctypes.data]
+        for w in waves:
+            words += w
         st.program = np.array(words, np.int64)
         st.address = st.program.ctypes.data
+
+    def wave_words(self, st: Stretch, jobs: list[Job]) -> list[int]:
+        """One wave: count, flag, (function, argument block) pairs; notes which words to patch with object addresses."""
+        base = self.args.ctypes.data
+        parallel = self.nthreads > 1 and sum(s.work for s in jobs) >= PARALLEL_WORK
+        words = [len(jobs), int(parallel)]
+        for s in jobs:
+            at = self.blocks[id(s)]
+            for k, p in enumerate(s.pointers):
+                if p in self.object_of:
+                    st.patches.append((self.object_of[p], base + 8 * (at + k)))
+            words += [self.address[s.symbol], base + 8 * at]
+        return words
+
+    def assemble_loop(self, st: Stretch, loop: Loop, waves: list[list[int]]) -> None:
+        """Reset of the cursors, jobs before, then every iteration (its waves, then the cursors move), jobs after."""
+        base = self.args.ctypes.data
+        reset: list[int] = []
+        bump: list[int] = []
+        for job in loop.jobs():
+            for k, p in enumerate(job.pointers):
+                if isinstance(p, Cursor):
+                    word = base + 8 * (self.blocks[id(job)] + k)
+                    reset += [word, self.home(st, p.key), p.start]
+                    bump += [word, p.step]
+        tables = [np.array(t, np.int64) for t in (reset, bump)]
+        blocks = [np.array([t.ctypes.data, len(t) // n], np.int64) for t, n in zip(tables, (3, 2))]
+        st.keep += [*tables, *blocks]
+        waves.append([1, 0, self.address["gc_reset"], blocks[0].ctypes.data])
+        if loop.before:
+            waves.append(self.wave_words(st, loop.before))
+        body = [self.wave_words(st, w) for w in loop.waves] + [[1, 0, self.address["gc_bump"], blocks[1].ctypes.data]]
+        for _ in range(loop.length):
+            waves += body
+        if loop.after:
+            waves.append(self.wave_words(st, loop.after))
+
+    def home(self, st: Stretch, key: Key) -> int:
+        """Address of a word holding the address of ``key``'s buffer."""
+        if key not in self.homes:
+            self.homes[key] = np.zeros(1, np.int64)
+        word = self.homes[key].ctypes.data
+        if key in self.object_of:
+            st.patches.append((self.object_of[key], word))
+        elif key in self.offsets:
+            self.arena_cells.append((self.homes[key], self.offsets[key]))
+        return word
 
     # ------------------------------------------------------------------------------------------------------- execution
     def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
@@ -369,14 +337,17 @@ class Program:
             base = memory.arena(self.arena_bytes)
         except OutOfMemoryError as error:
             big = sorted(self.lives, key=lambda x: -x.nbytes)[:3]
-            sizes = ", ".join(f"{self.avals[x.slot]} ({x.nbytes / 2**20:,.1f} MiB)" for x in big)
+            sizes = ", ".join(f"{self.avals[x.slot]} ({x.nbytes / 2**20:,.1f} MiB)" for x in big if isinstance(x.slot, int))
             raise OutOfMemoryError(f"{error}; intermediates of this plan need {self.arena_bytes / 2**20:,.1f} MiB at once, "
                                    f"the largest are {sizes}") from None
         if base != self.base:
             self.args[self.arena_word_array] = self.arena_offset_array + base
+            for cell, offset in self.arena_cells:
+                cell[0] = base + offset
             self.base = base
 
     def write_scalars(self, bindings: list[Any]) -> None:
+        """Run-time scalars into their cells."""
         numbers = [bindings[k] for k in self.scalar_at]
         if self.plain_scalars:
             try:
@@ -391,21 +362,21 @@ class Program:
 
     def array(self, slot: int, objects: list[Any], bindings: list[Any]) -> np.ndarray:
         """A slot's value as an array, for a library call."""
+        av = self.avals[slot]
         if slot in self.schedule.views:
-            node = self.producer[slot]
-            assert isinstance(node.op, Prim)
-            return node.op.eval_np(node.attrs, *[self.array(s, objects, bindings) for s in node.ins])
+            base, ix = self.schedule.views[slot]
+            flat = self.array(base, objects, bindings).reshape(-1)
+            strides = dict(ix.terms)
+            return np.lib.stride_tricks.as_strided(flat[ix.const:], av.shape,
+                                                   [strides.get(d, 0) * flat.itemsize for d in range(av.ndim)])
         if slot in self.object_of:
             return objects[self.object_of[slot]]
-        av = self.avals[slot]
         if slot in self.scalar_words:
             return scalar_buffer(bindings[self.scalar_at[self.scalar_words[slot]]], av.dtype)
         return memory.arena_view(self.offsets[slot], av.shape, av.dtype.np)
 
     def call(self, c: Call, objects: list[Any], bindings: list[Any]) -> None:
         """A library call; its errors name the user's line."""
-        from ...ir.recorder import with_location
-
         try:
             with np.errstate(all="ignore"):
                 out = c.fn(*[self.array(s, objects, bindings) for s in c.reads])
@@ -444,7 +415,7 @@ class Program:
         for wave in self.waves:
             seen = set()
             for s in wave:
-                if isinstance(s, Call):
+                if not isinstance(s, Job):
                     out.append(s.label)
                 elif s.symbol not in seen:
                     seen.add(s.symbol)
@@ -455,6 +426,5 @@ class Program:
         """The plan as text: waves, kernels, memory."""
         lines = [f"# {len(self.kernels())} kernels, {self.arena_bytes:,} bytes of intermediates"]
         for w, wave in enumerate(self.waves):
-            for s in wave:
-                lines.append(f"wave {w}: {s.label}")
+            lines += [f"wave {w}: {s.label}" for s in wave]
         return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""What a native plan is made of: jobs (one native function over one argument block), library calls, loops.
+
+Memory is named by *keys*: a slot of the graph, or any other hashable for buffers a step needs for itself (listed in its
+``own``). Pointers of a job are keys, ``"err"``, ``"scratch"``, or a :class:`Cursor` into a key.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...ir.node import Node
+from ..loop_ir import Kernel, stage_of, to_text
+from .llvm import Function, module
+
+Key = Hashable
+OBJECT_DATA = object.__basicsize__  # where a NumPy array object keeps its data pointer
+
+
+class Cursor(NamedTuple):
+    """A pointer that moves with the iterations of a loop: ``start`` + t * ``step`` bytes into the buffer of ``key``."""
+
+    key: Key
+    start: int
+    step: int
+
+
+@dataclass
+class Job:
+    """One native function and the words of its argument block: pointers, then numbers."""
+
+    symbol: str
+    text: str
+    pointers: list[Any]
+    numbers: tuple[int, ...]
+    reads: set[Key]
+    writes: set[Key]
+    scratch: int = 0  # bytes per thread
+    work: int = 0  # about how many points; decides whether threads are woken
+    checks: bool = False  # may report an index out of range
+    kernel: Kernel | None = None
+    own: dict[Key, int] = field(default_factory=dict)  # buffers of its own: bytes
+
+    @property
+    def label(self) -> str:
+        """Readable form."""
+        return self.symbol if self.kernel is None else to_text(self.kernel)
+
+
+@dataclass
+class Call:
+    """One library call through Python: ``fn(*arrays) -> arrays``."""
+
+    node: Node
+    fn: Callable[..., Any]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    label: str = ""
+
+
+@dataclass
+class Loop:
+    """Waves of jobs repeated ``length`` times, with jobs before and after; see loop.py."""
+
+    waves: list[list[Job]]
+    length: int
+    before: list[Job]
+    after: list[Job]
+    reads: set[Key]
+    writes: set[Key]
+    own: dict[Key, int]
+    label: str = "loop"
+
+    @property
+    def checks(self) -> bool:
+        """May report an index out of range."""
+        return any(j.checks for w in self.waves for j in w)
+
+    def jobs(self) -> list[Job]:
+        """Every job once."""
+        return [*self.before, *[j for w in self.waves for j in w], *self.after]
+
+
+Step = Job | Call | Loop
+
+
+@dataclass
+class Stretch:
+    """Consecutive steps that run in one native call."""
+
+    waves: list[list[Job | Loop]]
+    program: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    patches: list[tuple[int, int]] = field(default_factory=list)  # (object number, word)
+    address: int = 0
+    keep: list[Any] = field(default_factory=list)  # arrays the program points into
+
+
+def overwritable(k: Kernel) -> list[tuple[int, int]]:
+    """(written slot, read slot) pairs of a kernel where every read of the second is at the index of the store."""
+    stages = stage_of(k.stmts)
+    last = max(stages, default=0)
+    out = []
+    for st in k.stores:
+        if stages[st.value] != last or st.access.guards:
+            continue
+        for b in k.reads:
+            loads = [s.attr for s in k.stmts if s.op == "load" and s.attr.buffer == b]
+            if all(a.ix == st.access.ix and not a.guards for a in loads):
+                out.append((k.buffers[st.access.buffer].slot, k.buffers[b].slot))
+    return out
+
+
+def copy_job(dst: Any, src: Any, nbytes: int) -> Job:
+    """dst[:nbytes] = src[:nbytes]."""
+    reads = {src.key if isinstance(src, Cursor) else src}
+    writes = {dst.key if isinstance(dst, Cursor) else dst}
+    return Job("gc_copy", SUPPORT["gc_copy"], [dst, src], (nbytes,), reads, writes, work=nbytes // 8)
+
+
+# ------------------------------------------------------------------------------------------------- small support kernels
+def _patch() -> str:
+    """Copy data pointers out of array objects into argument words: args = (ids, table of (object, word), count)."""
+    f = Function("gc_patch")
+    ids, table, n = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2)
+
+    def one(i: str) -> None:
+        src = f.load("i64", f.at("i64", table, f.mul(i, "2")))
+        word = f.load("ptr", f.at("ptr", table, f.add(f.mul(i, "2"), "1")))
+        obj = f.load("ptr", f.at("ptr", ids, src))
+        f.store("i64", f.load("i64", f.let(f"getelementptr i8, ptr {obj}, i64 {OBJECT_DATA}")), word)
+
+    f.loop("0", n, one)
+    return module([f])
+
+
+def _reset() -> str:
+    """Set words to other words plus an offset: args = (table of (word, source word, offset), count)."""
+    f = Function("gc_reset")
+    table, n = f.arg(0, "ptr"), f.arg(1)
+
+    def one(i: str) -> None:
+        at = f.mul(i, "3")
+        word, src = f.load("ptr", f.at("ptr", table, at)), f.load("ptr", f.at("ptr", table, f.add(at, "1")))
+        offset = f.load("i64", f.at("i64", table, f.add(at, "2")))
+        f.store("i64", f.add(f.load("i64", src), offset), word)
+
+    f.loop("0", n, one)
+    return module([f])
+
+
+def _bump() -> str:
+    """Add to words: args = (table of (word, amount), count)."""
+    f = Function("gc_bump")
+    table, n = f.arg(0, "ptr"), f.arg(1)
+
+    def one(i: str) -> None:
+        word = f.load("ptr", f.at("ptr", table, f.mul(i, "2")))
+        amount = f.load("i64", f.at("i64", table, f.add(f.mul(i, "2"), "1")))
+        f.store("i64", f.add(f.load("i64", word), amount), word)
+
+    f.loop("0", n, one)
+    return module([f])
+
+
+def _copy() -> str:
+    """Copy bytes, shared among threads: args = (to, from, bytes)."""
+    f = Function("gc_copy")
+    to, src, n = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2)
+    lo, hi = f.share(n, 4096)
+    f.call("llvm.memcpy.p0.p0.i64", "void", ("ptr", f.at("i8", to, lo)), ("ptr", f.at("i8", src, lo)),
+           ("i64", f.max(f.sub(hi, lo), "0")), ("i1", "false"))
+    return module([f])
+
+
+SUPPORT = {"gc_patch": _patch(), "gc_reset": _reset(), "gc_bump": _bump(), "gc_copy": _copy()}

@@ -1,0 +1,87 @@
+"""Split reductions that have too few independent results to share among threads (or thread blocks).
+
+Algorithm: forward sweep. A reduction with few tasks and much work is done in two steps: its outermost reduced axis is cut
+into about 32 parts, every part is reduced on its own, and the parts are combined by a second, small reduction. What is
+left over when the axis has no suitable divisor is reduced separately. The partition depends on sizes only, so the result
+does not depend on the number of threads. 16-bit floats are widened first, since they accumulate in float32.
+"""
+from __future__ import annotations
+
+from ..dtypes import bfloat16, float16, float32
+from ..ir.node import Graph, GraphBuilder, Node
+from ..ir.optable import OPS
+
+PARTS = 32
+COLUMNS = 64  # results one task computes side by side when the last axis is kept
+SMALL, LARGE = 1 << 16, 1 << 18  # elements
+_BINARY = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "any": "bit_or", "all": "bit_and"}
+
+
+def split_reductions(graph: Graph) -> Graph:
+    """An equal graph whose large reductions have enough independent results."""
+    if not any(_wanted(n) for n in graph.nodes):
+        return graph
+    b = GraphBuilder()
+    new: list[int] = []
+    for node in graph.nodes:
+        ins = tuple([new[s] for s in node.ins])
+        if _wanted(node):
+            new.append(_split(b, node, ins[0]))
+            continue
+        first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+        new.extend(range(first, first + len(node.avals)))
+    return b.graph(tuple([new[s] for s in graph.outputs]))
+
+
+def _wanted(node: Node) -> bool:
+    if node.op is not OPS["reduce"]:
+        return False
+    x, axes = node.in_avals[0], node.attrs[1]
+    if x.size < SMALL or not axes or x.shape[min(axes)] < 4 or node.avals[0].dtype.is_complex:
+        return False
+    rows = node.avals[0].size
+    last = x.ndim - 1
+    if last not in axes:
+        rows = rows // x.shape[last] * -(-x.shape[last] // COLUMNS)
+    return rows < (8 if x.size >= LARGE else 2)
+
+
+def _parts(n: int) -> int:
+    """A divisor of n near PARTS, or 0."""
+    good = [s for s in range(8, 2 * PARTS + 1) if n % s == 0]
+    return min(good, key=lambda s: abs(s - PARTS)) if good else 0
+
+
+def _split(b: GraphBuilder, node: Node, x: int) -> int:
+    kind, axes = node.attrs
+    av = b.avals[x]
+    narrow = av.dtype if av.dtype in (float16, bfloat16) else None
+    if narrow is not None:
+        x = b.emit(OPS["cast"], (x,), (float32,), node.loc)
+    axis = min(axes)
+    n = av.shape[axis]
+    s = _parts(n) if n > PARTS else n
+    main = n if s else n - n % PARTS
+    rest = None
+    if main < n:
+        rest = b.emit(OPS["reduce"], (_cut(b, node, x, axis, main, n),), (kind, axes), node.loc)
+        x, s = _cut(b, node, x, axis, 0, main), PARTS
+    shape = b.avals[x].shape
+    if s < main:
+        x = b.emit(OPS["reshape"], (x,), ((*shape[:axis], s, main // s, *shape[axis + 1:]),), node.loc)
+        inner = tuple([axis + 1, *[a + 1 for a in axes if a != axis]])
+    else:
+        inner = tuple([a for a in axes if a != axis])
+    if inner:
+        x = b.emit(OPS["reduce"], (x,), (kind, inner), node.loc)
+    out = b.emit(OPS["reduce"], (x,), (kind, (axis,)), node.loc)
+    if rest is not None:
+        out = b.emit(OPS[_BINARY[kind]], (out, rest), (), node.loc)
+    return out if narrow is None else b.emit(OPS["cast"], (out,), (narrow,), node.loc)
+
+
+def _cut(b: GraphBuilder, node: Node, x: int, axis: int, start: int, stop: int) -> int:
+    shape = b.avals[x].shape
+    starts = tuple([start if d == axis else 0 for d in range(len(shape))])
+    stops = tuple([stop if d == axis else m for d, m in enumerate(shape)])
+    return b.emit(OPS["slice"], (x,), (starts, stops, (1,) * len(shape)), node.loc)
