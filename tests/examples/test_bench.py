@@ -1,0 +1,82 @@
+"""The benchmark programs run in graphc at small sizes, eager and compiled, with finite and equal results; no timings."""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCH = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "tools", "bench")
+NAMES = ("mlp", "mlp_wide", "lenet", "gpt", "gpt_sdpa", "lstm", "resnet18", "gelu_fwd", "gelu_bwd", "softmax_fwd", "softmax_bwd",
+         "layernorm_fwd", "layernorm_bwd", "xent", "adamw", "chain_1e6", "chain_1e7", "bcast_relu", "permute")
+MODULES = ("workloads", "torchlike", "systems", "report", "compare", "peers", "peers.numpy_peer")
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Any]:
+    """The modules beside the tool, importable only during these tests."""
+    sys.path.insert(0, BENCH)
+    try:
+        import systems
+        import workloads
+
+        yield workloads, systems
+    finally:
+        sys.path.remove(BENCH)
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+def outputs(bench: Any, system: str, name: str, steps: int = 2) -> list[np.ndarray]:
+    """Results of the first steps of a workload at its small size."""
+    workloads, systems = bench
+    w = workloads.WORKLOADS[name]
+    program = systems.build(system, w, workloads.config(w, True), workloads.arrays(w, True), 1)
+    out = []
+    for _ in range(steps):
+        result = program.step(*program.inputs)
+        program.wait(result)
+        out += [np.array(v) for v in program.values(result)]
+    return out
+
+
+def test_every_workload_is_listed(bench: Any) -> None:
+    assert tuple(bench[0].WORKLOADS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_finite_and_compile_changes_nothing(bench: Any, name: str) -> None:
+    eager, compiled = (outputs(bench, s, name) for s in ("graphc", "graphc_compile"))
+    assert len(eager) == len(compiled) and all(np.isfinite(v).all() for v in eager)
+    for a, b in zip(eager, compiled):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    if bench[0].WORKLOADS[name].kind == "train":
+        assert float(eager[1]) < float(eager[0])  # two steps on one batch: the loss falls
+
+
+def test_the_hand_written_mlp_agrees(bench: Any) -> None:
+    np.testing.assert_allclose(outputs(bench, "numpy", "mlp", 4), outputs(bench, "graphc", "mlp", 4), rtol=1e-4)
+
+
+def test_initial_arrays_repeat_and_costs_are_positive(bench: Any) -> None:
+    workloads = bench[0]
+    for w in workloads.WORKLOADS.values():
+        a, b = workloads.arrays(w, True), workloads.arrays(w, True)
+        assert a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+        moved, flops = w.cost(w.size)
+        assert moved > 0 and (flops > 0) == (w.kind == "train")
+
+
+def test_a_wrong_trajectory_is_noticed(bench: Any) -> None:
+    import compare
+
+    w = bench[0].WORKLOADS["mlp"]
+    want = {"losses": [2.3, 1.5]}
+    assert compare.difference(w, {"losses": [2.3, 1.5]}, want) <= w.tolerance
+    assert compare.difference(w, {"losses": [2.3, 1.501]}, want) > w.tolerance
+    assert compare.difference(w, {"losses": [2.3, float("nan")]}, want) == float("inf")
+    k = bench[0].WORKLOADS["permute"]
+    assert compare.difference(k, {"samples": [[1.0, 2.0]]}, {"samples": [[1.0, -2.0]]}) > k.tolerance
