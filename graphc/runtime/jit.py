@@ -1,8 +1,8 @@
 """LLVM IR text to callable machine code in this process, through llvmlite (loaded at first use only).
 
 One kernel is one module, one object and one entry of the disk cache. Missing kernels are compiled in parallel threads.
-Measured with ten kernels of a training step (prototype in LLVM 22, AVX-512): LLVM's own O2 takes 22.9 ms a kernel, the
-pass list below 11.1 ms, and the code runs at the same speed; loading a cached object takes 0.5 ms.
+Measured on the 24 kernels of an MLP's training step (LLVM 22, AVX-512, one thread): LLVM's own O2 takes 31 ms a kernel,
+the pass list below 12.7 ms, and the step is as fast; loading a cached object takes 0.15 ms.
 """
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from . import threads
 from .kernel_cache import KernelCache, default_directory, enabled
 
 LLVM_FLOOR = 22  # the kernels' text uses masked intrinsics without an alignment operand
-# Kernels are vectorised, unrolled and inlined where they want it; what is left is cleaning up. Nothing here reorders
-# floating-point arithmetic.
-PASSES = ("global_dead_code_eliminate", "always_inliner", "global_dead_code_eliminate", "sroa", "simplify_cfg", "new_gvn",
-          "instruction_combine", "loop_rotate", "simplify_cfg")
+# Kernels are vectorised, unrolled and inlined where they want it; what is left is cleaning up, and the code generator does
+# its own common subexpressions and loop invariants. Adding GVN and loop rotation costs 20 % and gains nothing.
+PASSES = ("global_dead_code_eliminate", "always_inliner", "global_dead_code_eliminate", "sroa", "instruction_combine",
+          "simplify_cfg")
 CODEGEN_LEVEL = 2
 
 _Symbols = tuple[str, ...]
