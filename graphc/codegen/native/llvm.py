@@ -71,6 +71,7 @@ class Function:
         self.lines: list[str] = []
         self.block = "entry"
         self.declares: set[str] = set()  # full declare lines of what is called
+        self.helpers: set[str] = set()  # names of vmath definitions that are called
         self._n = 0
         self._entry: list[str] = []  # allocas, placed first
 
