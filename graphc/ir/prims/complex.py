@@ -1,0 +1,77 @@
+"""Complex numbers: their parts, their conjugates. A gradient of a real loss to z = x + iy is dL/dx + i dL/dy, PyTorch's
+convention; so vjp rules multiply by conjugates (``P.conj`` of a real value is itself)."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...errors import DTypeError
+from .. import build as P
+from ..infer import elementwise
+from ..node import Aval, aval
+from ..optable import OPS, prim
+from ..recorder import apply
+from ..samples import draw
+
+
+def _z(tag: str, *shape: int) -> np.ndarray:
+    return draw(tag, *shape) + 1j * draw(tag + "i", *shape)
+
+
+def _need(name: str, x: Aval) -> None:
+    if not x.dtype.is_complex:
+        raise DTypeError(f"{name} is not implemented for tensors with non-complex dtypes.")
+
+
+def _conj_infer(attrs: Any, x: Aval) -> Aval:
+    _need("conj", x)
+    return x
+
+
+def _part_infer(name: str) -> Any:
+    def infer(attrs: Any, x: Aval) -> Aval:
+        _need(name, x)
+        return aval(x.shape, x.dtype.to_real(), x.device)
+
+    return infer
+
+
+def _join(re: Any, im: Any) -> Any:
+    return apply(OPS["complex"], (re, im))
+
+
+prim("conj", kind="pointwise", attrs=(), infer=_conj_infer, eval_np=lambda attrs, x: np.conj(x), loop="conj",
+     vjp=lambda ctx, g: (apply(OPS["conj"], (g,)),), saves=(), samples=lambda: [((_z("j", 3, 4),), ()), ((_z("j"),), ())],
+     doc="Complex conjugate.")
+prim("real", kind="pointwise", attrs=(), infer=_part_infer("real"), eval_np=lambda attrs, x: x.real.copy(), loop="real",
+     vjp=lambda ctx, g: (_join(g, P.zeros_like(g)),), saves=(), samples=lambda: [((_z("r", 3, 4),), ()), ((_z("r", 0),), ())],
+     doc="Real part.")
+prim("imag", kind="pointwise", attrs=(), infer=_part_infer("imag"), eval_np=lambda attrs, x: x.imag.copy(), loop="imag",
+     vjp=lambda ctx, g: (_join(P.zeros_like(g), g),), saves=(), samples=lambda: [((_z("i", 3, 4),), ()), ((_z("i", 0),), ())],
+     doc="Imaginary part.")
+
+
+def _complex_infer(attrs: Any, re: Aval, im: Aval) -> Aval:
+    both = elementwise("complex", re, im)
+    if re.dtype.name not in ("float32", "float64"):
+        raise DTypeError(f"Expected both inputs to be Half, Float or Double tensors but got {re.dtype.name} and "
+                         f"{im.dtype.name}")
+    return aval(both.shape, both.dtype.to_complex(), both.device)
+
+
+def _complex_np(attrs: Any, re: np.ndarray, im: np.ndarray) -> np.ndarray:
+    out = np.empty(np.broadcast_shapes(re.shape, im.shape), np.result_type(re.dtype, np.complex64))
+    out.real, out.imag = re, im
+    return out
+
+
+def _complex_vjp(ctx: Any, g: Any) -> Any:
+    a, b = ctx.in_avals
+    return (P.sum_to(apply(OPS["real"], (g,)), a.shape) if ctx.needs[0] else None,
+            P.sum_to(apply(OPS["imag"], (g,)), b.shape) if ctx.needs[1] else None)
+
+
+prim("complex", kind="pointwise", attrs=(), infer=_complex_infer, eval_np=_complex_np, loop="complex", vjp=_complex_vjp,
+     saves=(), samples=lambda: [((draw("a", 3, 4), draw("b", 3, 4)), ()), ((draw("a", 3, 1), draw("b", 4)), ())],
+     doc="re + i im.")
