@@ -28,6 +28,7 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import quiet  # noqa: E402
 import report  # noqa: E402
 import systems  # noqa: E402
 from workloads import WORKLOADS, Workload, arrays  # noqa: E402
@@ -116,11 +117,11 @@ def failure(answer: dict[str, Any]) -> str:
 
 def prepare(system: str, w: Workload, data: str, folder: str, memory: str, want: dict[str, Any] | None,
             args: argparse.Namespace) -> tuple[Process | None, dict[str, Any]]:
-    """Cold process (thrown away), warm process (kept for timing) and the check of its first steps."""
+    """A process with empty caches (thrown away), one with filled caches (kept for timing), the check of its first steps."""
     row: dict[str, Any] = {"status": "ok", "date": time.strftime("%Y-%m-%d"), "times": []}
     cache = os.path.join(folder, system)
-    if memory == "default" and not args.no_cold:
-        os.makedirs(cache, exist_ok=True)
+    os.makedirs(cache, exist_ok=True)
+    if memory == "default" and not args.one_process:
         p, answer = started(system, w, data, cache, False, args)
         p.close()
         row["cold"] = answer.get("times")
@@ -133,7 +134,7 @@ def prepare(system: str, w: Workload, data: str, folder: str, memory: str, want:
         row["status"] = "unchecked: no PyTorch to compare with"
         p.close()
         return None, row
-    row["warm"], row["difference"] = answer["times"], difference(w, answer, want)
+    row["cold" if args.one_process else "warm"], row["difference"] = answer["times"], difference(w, answer, want)
     if not row["difference"] <= w.tolerance:
         p.close()
         row["status"] = f"WRONG: differs from torch eager by {row['difference']:.1e}, tolerance {w.tolerance:g}"
@@ -158,6 +159,21 @@ def finish(system: str, w: Workload, p: Process, row: dict[str, Any], memory: st
             row[kind + "_ms"] = max(first[0], sum(first[:3]) - 2 * median) * 1e3
 
 
+def interleave(live: dict[str, Process], rows: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
+    """Rounds in turns; of each system's slices of time the quiet ones count."""
+    slices: dict[str, list[quiet.Slice]] = {s: [] for s in live}
+    for _ in range(args.rounds):
+        for s, q in list(live.items()):
+            answer = q.ask("round", args.budget, args.patience)
+            if "slices" in answer:
+                slices[s] += answer["slices"]
+            else:
+                rows[s]["status"] = failure(answer)
+                live.pop(s).close()
+    for s in live:
+        rows[s]["times"], rows[s]["waited"] = quiet.choose(slices[s])
+
+
 def measure(w: Workload, memory: str, folder: str, args: argparse.Namespace, versions: dict[str, str]) -> dict[str, dict[str, Any]]:
     """All systems on one workload: prepared one by one, then timed in turns."""
     data = os.path.join(folder, w.name + ".npz")
@@ -173,14 +189,7 @@ def measure(w: Workload, memory: str, folder: str, args: argparse.Namespace, ver
             say(f"{w.name} {s} {memory}: {rows[s]['status']}")
             if q:
                 live[s] = q
-    for _ in range(args.rounds):
-        for s, q in list(live.items()):
-            answer = q.ask("round", args.budget)
-            if "times" in answer:
-                rows[s]["times"] += answer["times"]
-            else:
-                rows[s] |= {"status": failure(answer), "times": []}
-                live.pop(s).close()
+    interleave(live, rows, args)
     for s, q in live.items():
         if w.name == "mlp" and s in systems.NEW_BATCH:
             rows[s]["new_batch_ms"] = [t * 1e3 for t in q.ask("batch", [48, 80, 112]).get("times", [])] or None
@@ -227,18 +236,19 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--systems", default=",".join(systems.SYSTEMS))
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--budget", type=float, default=0.5, help="seconds of timing per system and round")
+    p.add_argument("--patience", type=float, default=6, help="a round may last so many times its budget to find quiet slices")
     p.add_argument("--memory", default="", help="default, kept or both; empty: both for kernels, default for training steps")
     p.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     p.add_argument("--timeout", type=float, default=900, help="seconds to wait for one answer of a child")
     p.add_argument("--python-for", action="append", default=[], metavar="GROUP=PYTHON")
-    p.add_argument("--quick", action="store_true", help="two short rounds, no process with empty caches")
-    p.add_argument("--no-cold", action="store_true", help="no process with empty caches")
+    p.add_argument("--quick", action="store_true", help="two short rounds, no second process")
+    p.add_argument("--one-process", action="store_true", help="no second process: first-step times are with empty caches only")
     p.add_argument("--tiny", action="store_true", help="small sizes: exercises the programs, its figures mean nothing")
     p.add_argument("--write", action="store_true", help="merge into results.json and RESULTS.md")
     p.add_argument("--render", action="store_true", help="write RESULTS.md from results.json without measuring")
     args = p.parse_args()
     if args.quick:
-        args.rounds, args.budget, args.no_cold = 2, 0.15, True
+        args.rounds, args.budget, args.one_process, args.patience = 2, 0.15, True, 3.0
     names = args.workloads.split(",")
     args.workloads = [n for n in WORKLOADS if n in names or WORKLOADS[n].kind in names]
     args.systems = args.systems.split(",")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 
-def copy_rate(threads: int, megabytes: int = 256, repeats: int = 12) -> float:
+def copy_rate(threads: int, megabytes: int = 256, repeats: int = 40) -> float:
     """GB/s of copying between two arrays already in memory, each thread its own part."""
     n = megabytes * 1_000_000 // 4
     a, b = np.ones(n, np.float32), np.zeros(n, np.float32)
@@ -32,7 +32,7 @@ def copy_rate(threads: int, megabytes: int = 256, repeats: int = 12) -> float:
     return 2 * 4 * n / best / 1e9
 
 
-def torch_copy_rate(torch: Any, megabytes: int = 256, repeats: int = 12) -> float:
+def torch_copy_rate(torch: Any, megabytes: int = 256, repeats: int = 40) -> float:
     a, b = torch.ones(megabytes * 1_000_000 // 4), torch.zeros(megabytes * 1_000_000 // 4)
     best = float("inf")
     for _ in range(repeats):
@@ -42,7 +42,7 @@ def torch_copy_rate(torch: Any, megabytes: int = 256, repeats: int = 12) -> floa
     return 2 * 4 * a.numel() / best / 1e9
 
 
-def gemm_rate(a: Any, b: Any, multiply: Any, repeats: int = 12) -> float:
+def gemm_rate(a: Any, b: Any, multiply: Any, repeats: int = 40) -> float:
     best, n = float("inf"), a.shape[0]
     for _ in range(repeats):
         t = time.perf_counter()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import quiet
 from systems import SYSTEMS
 from workloads import WORKLOADS, Workload
 
@@ -26,6 +27,7 @@ def cell(row: dict[str, Any] | None, best: float) -> str:
     if "median_ms" not in row:
         return row["status"].split(":")[0]
     text = f"{number(row['median_ms'])} ({number(row['min_ms'])})"
+    text += "~" if row.get("waited", 0.0) > quiet.LIMIT else ""
     return f"**{text}**" if row["median_ms"] <= best else text
 
 
@@ -101,7 +103,8 @@ def render(results: dict[str, Any]) -> str:
         "Every system and workload is a process of its own, the others stopped meanwhile, rounds interleaved; same weights, same data. A "
         "figure is the median step with the minimum in brackets, in milliseconds, bold where the median is the row's lowest; it is given only "
         "when the first losses or outputs agree with PyTorch eager within the tolerance. Floor: the larger of least bytes at copy bandwidth and "
-        "flops at the GEMM rate (rows that fit the cache can beat it).\n",
+        "flops at the GEMM rate (rows that fit the cache can beat it). Only slices of time in which its threads waited "
+        f"for a processor at most {quiet.LIMIT:.0%} of the time count; ~ marks a figure for which there were too few.\n",
         "### Training steps\n", step_table(rows, m, "train", "default"),
         "### Memory-bound kernels, default malloc\n", step_table(rows, m, "kernel", "default"),
         "### Memory-bound kernels, freed memory kept by malloc\n",

@@ -1,7 +1,7 @@
 """The child process: one system, one workload, commands as JSON lines on stdin, one JSON line of answer each.
 
     start STEPS  -> import and build times, time of each first step, losses (train) or samples of the outputs (kernel)
-    round BUDGET -> times of steps until BUDGET seconds have passed
+    round BUDGET PATIENCE -> slices of step times until BUDGET seconds of them were undisturbed
     batch SIZES  -> time of the first step at each new batch size
     end          -> peak resident memory, versions
 """
@@ -20,6 +20,7 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(os.path.dirname(HERE))]
 
+import quiet  # noqa: E402
 import systems  # noqa: E402
 from workloads import WORKLOADS, config  # noqa: E402
 
@@ -58,15 +59,22 @@ class Child:
         check = {"losses": losses} if w.kind == "train" else {"samples": [sample(v) for v in self.program.values(out)]}
         return {"build_s": built, "times": times, **check}
 
-    def round(self, budget: float) -> dict[str, Any]:
-        times, inputs = [], self.program.inputs
+    def round(self, budget: float, patience: float) -> dict[str, Any]:
+        """Slices of steps until ``budget`` seconds of them were quiet, at most ``patience`` times as long."""
+        slices: list[quiet.Slice] = []
+        inputs, calm = self.program.inputs, 0.0
         self.timed(inputs)  # the other systems have used the caches meanwhile
-        end = clock() + budget
-        while len(times) < 3 or clock() < end and len(times) < 2000:
-            t, out = self.timed(inputs)
-            del out
-            times.append(t)
-        return {"times": times}
+        end = clock() + patience * budget
+        while not slices or calm < budget and clock() < end:
+            times: list[float] = []
+            t0, before = clock(), quiet.waited()
+            while not times or clock() - t0 < quiet.SLICE:
+                times.append(self.timed(inputs)[0])
+            wall = clock() - t0
+            share = (quiet.waited() - before) / wall
+            slices.append((share, times))
+            calm += wall if share <= quiet.LIMIT else 0.0
+        return {"slices": slices}
 
     def batch(self, sizes: list[int]) -> dict[str, Any]:
         times = []
