@@ -224,15 +224,16 @@ def libm(name: str, *args: V) -> V:
 
 
 def rarely(condition: V, usual: V, name: str, *args: V) -> V:
-    """``usual``, or helper ``name`` of ``args`` for all lanes if the condition holds in any lane (a branch)."""
+    """``usual``, but helper ``name`` of ``args`` in the lanes where the condition holds; skipped by a branch if in none.
+
+    The other lanes keep ``usual``: a result never depends on its neighbours.
+    """
     f = usual.f
     n = f.fresh("rare")
     before = f.block
     f.emit(f"br i1 {condition.any()}, label %{n}, label %{n}end, !prof !{{!\"branch_weights\", i32 1, i32 2000}}")
     f.label(n)
-    slow = invoke(name, *args)
+    merged = condition.pick(invoke(name, *args), usual)
     f.emit(f"br label %{n}end")
     f.label(f"{n}end")
-    return V(f, usual.ty, f.let(f"phi {usual.ty} [{usual.name}, %{before}], [{slow.name}, %{n}]"))
-
-
+    return V(f, usual.ty, f.let(f"phi {usual.ty} [{usual.name}, %{before}], [{merged.name}, %{n}]"))

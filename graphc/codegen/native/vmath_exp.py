@@ -61,6 +61,12 @@ def exp_normal(x: V) -> V:
     return y * _power(bits, x)
 
 
+def half_exp(a: V) -> V:
+    """exp(a) / 2 of a >= 0; infinite only where the half is."""
+    y, bits = exp_parts(a.at_most(_EXP_RANGE[double(a)][1] + 1), 2 * _bias(a) - 1)
+    return _times_two_powers(y, bits)
+
+
 @helper("exp", inline=True)
 def _exp(x: V) -> V:
     lo, hi = _EXP_RANGE[double(x)]

@@ -1,18 +1,51 @@
-"""lgamma by the C library; digamma and trigamma in float64 vectors by the formulas of graphc/ir/prims/special.py."""
+"""lgamma, digamma and trigamma in float64 vectors by the formulas of graphc/ir/prims/special.py.
+
+lgamma of float64 is left to the C library.
+"""
 from __future__ import annotations
 
 import math
 
-from ...ir.prims.special import _PSI, _ROOT, _ROOT_LOW
-from .vmath_core import V, helper, invoke, libm, poly
+from ...ir.prims.special import _LG1, _LG2, _PSI, _ROOT, _ROOT_LOW
+from .vmath_core import V, double, helper, invoke, libm, poly
 
+_LGAMMA_TAIL = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 _DIGAMMA_TAIL = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
 _TRIGAMMA_TAIL = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6)
 
 
+def _lgamma_positive(p: V) -> V:
+    """Fits on (0, 3); above, Stirling's series at p moved beyond 8 by lgamma(p) = lgamma(p + 1) - log(p).
+
+    For float32, yet with float64's absolute error: next to the zeros of lgamma below -2 the reflection cancels.
+    """
+    tiny, product, z = p.cmp("olt", 0.5), p.of(1.0), p
+    for _ in range(5):
+        low = z.cmp("olt", 8.0)
+        product = low.pick(product * z, product)
+        z = low.pick(z + 1.0, z)
+    r = 1.0 / z
+    series = poly(r * r, _LGAMMA_TAIL) * r + (0.5 * math.log(2 * math.pi) - 0.5)
+    log = invoke("log", tiny.pick(p, product))
+    far = ((z - 0.5) * (invoke("log", z) - 1.0) + series) - log
+    one = tiny.pick(p, p - 1.0)
+    near = one * poly(one, _LG1[::-1])
+    near = tiny.pick(near - log, near)
+    near = p.cmp("olt", 1.5).pick(near, (p - 2.0) * poly(p - 2.25, _LG2[::-1]))
+    return p.cmp("olt", 3.0).pick(near + 0.0, far)  # + 0.0: no -0.0 at 1
+
+
 @helper("lgamma")
 def _lgamma(x: V) -> V:
-    return libm("lgamma", x.wide()).like(x)
+    """log |gamma(x)|: reflection below 0; infinite at 0, the negative integers and the infinities."""
+    if double(x):
+        return libm("lgamma", x)
+    w = x.wide()
+    a = w.abs()
+    up = _lgamma_positive(a)
+    s = invoke("sin", (w - w.math("rint")) * math.pi).abs()
+    y = w.cmp("olt", 0.0).pick(invoke("log", math.pi / (a * s)) - up, up)
+    return a.cmp("oeq", math.inf).pick(a, y).like(x)
 
 
 def _digamma_positive(p: V) -> V:
@@ -44,7 +77,7 @@ def _digamma(x: V) -> V:
     down = (frac.cmp("oeq", 0.0) | w.cmp("oeq", -math.inf)).pick(w.of(math.nan), down)
     y = w.cmp("olt", 0.0).pick(down, up)
     y = w.cmp("oeq", math.inf).pick(w, y)
-    return w.cmp("oeq", 0.0).pick(w.of(math.inf).sign_of(-w), y).like(x)
+    return w.abs().cmp("olt", 1e-17).pick(-1.0 / w, y).like(x)
 
 
 def _trigamma_positive(v: V) -> V:

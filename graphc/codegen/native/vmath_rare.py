@@ -5,14 +5,14 @@ import math
 
 from . import vmath_coeffs as C
 from .vmath_core import V, double, fma, helper, invoke, libm, poly, rarely
-from .vmath_exp import exp_normal
+from .vmath_exp import exp_normal, half_exp
 from .vmath_trig import both, quarter_turns
 
 
 # -------------------------------------------------------------------------------------------------- inverse trigonometry
 def _angle(y: V, x: V) -> V:
     """atan(y / x) of float64 y, x >= 0 to about 30 bits; 0 / 0 is 0 and inf / inf is 1."""
-    steep = y.cmp("oge", x)
+    steep = y.cmp("ogt", x)
     num, den = steep.pick(x, y), steep.pick(y, x)
     q = num / den
     q = num.cmp("oeq", den).pick(num.cmp("oeq", 0.0).pick(num, 1.0), q)
@@ -77,19 +77,18 @@ def _tan_slow(x: V) -> V:
 # ----------------------------------------------------------------------------------------------------------- hyperbolic
 @helper("sinh")
 def _sinh(x: V) -> V:
-    if double(x):
-        return libm("sinh", x)
+    """(t + t / (t + 1)) / 2 with t = exp|x| - 1; far out exp|x| / 2."""
     w = x.wide()
-    t = invoke("expm1", w.abs().at_most(100.0))
-    return ((t + t / (t + 1.0)) * 0.5).sign_of(w).like(x)
+    a = w.abs()
+    t = invoke("expm1", a.at_most(40.0))
+    return a.cmp("ogt", 30.0).pick(half_exp(a), (t + t / (t + 1.0)) * 0.5).sign_of(w).like(x)
 
 
 @helper("cosh")
 def _cosh(x: V) -> V:
-    if double(x):
-        return libm("cosh", x)
-    e = exp_normal(x.wide().abs().at_most(100.0))
-    return ((e + 1.0 / e) * 0.5).like(x)
+    """h + 1 / (4 h) with h = exp|x| / 2."""
+    h = half_exp(x.wide().abs())
+    return (h + 0.25 / h).like(x)
 
 
 @helper("asinh")
@@ -125,13 +124,15 @@ def _atanh(x: V) -> V:
 # ------------------------------------------------------------------------------------------------------ error functions
 @helper("erfc")
 def _erfc(x: V) -> V:
-    """1 - erf(x) below 1, exp(-x^2) times a fit in 2 / (2 + x) above; the square of a float32 is exact."""
+    """1 - erf(x) within 1, else exp(-x^2) times a fit in 2 / (2 + |x|); the square of a float32 is exact."""
     if double(x):
         return libm("erfc", x)
     w = x.wide()
-    a = w.at_least(1.0).at_most(11.0)
-    far = exp_normal(-(a * a)) * poly(2.0 / (a + 2.0), C.ERFCX_30)
-    return w.cmp("olt", 1.0).pick(1.0 - invoke("erf", w), far).like(x)
+    a = w.abs()
+    b = a.at_least(1.0).at_most(11.0)
+    far = exp_normal(-(b * b)) * poly(2.0 / (b + 2.0), C.ERFCX_30)
+    far = w.cmp("olt", 0.0).pick(2.0 - far, far)
+    return a.cmp("olt", 1.0).pick(1.0 - fma(w, poly(w * w, C.ERF_F64), w), far).like(x)
 
 
 @helper("erfinv")
