@@ -370,34 +370,54 @@ def _needed(part: Partition) -> tuple[set[int], dict[int, tuple[int, Ix]]]:
 
 
 def _lower_all(part: Partition) -> Schedule:
+    """Kernels and library calls in order. Movement results that must exist in memory (``loose``) are stored by the group
+    that computes what they are made of when they have its size, else by a copy kernel of their own."""
     producer = part.producer
     needed, views = _needed(part)
-    loose = sorted(s for s in needed if s in part.folded)  # movement results and scalars that must exist in memory
-    steps: list[tuple[int, Kernel | Node]] = []
-    graph = part.graph
-    ready = {s: i for i, g in enumerate(part.ordered()) for n in g.nodes for s in range(n.slot, n.end)}
-    for i, g in enumerate(part.ordered()):
-        if g.library:
-            steps.append((2 * i, g.nodes[0]))
-            continue
-        stores = [n.slot for n in g.nodes if n.slot in needed]
-        if stores:
-            inside = part.folded - needed | {n.slot for n in g.nodes}
-            steps.append((2 * i, lower_group(graph, producer, g.nodes, inside, stores, _name(g.nodes, len(steps)))))
+    loose = sorted(s for s in needed if s in part.folded)
     for s in loose:
-        inside = (part.folded - needed) | {s}
-        k = lower_group(graph, producer, [producer[s]], inside, [s], _name([producer[s]], len(steps)))
-        after = max([2 * ready[x] + 1 for x in part.sources[s] if x in ready], default=-1)
-        after = max([after, *[2 * ready[b.slot] + 1 for b in k.buffers if b.slot in ready]])
-        steps.append((after, k))
-    steps.sort(key=lambda t: t[0])
-    return Schedule([k for _, k in _loose_in_order(steps, needed, part)], views, part.rejected)
+        needed |= {x for x in part.sources[s] if producer[x].op.kind != "leaf"}  # type: ignore[union-attr]
+    order = part.ordered()
+    ready = {s: i for i, g in enumerate(order) for n in g.nodes for s in range(n.slot, n.end)}
+    steps: list[tuple[int, int, Kernel | Node]] = []
+    for i, g in enumerate(order):
+        if g.library:
+            steps.append((2 * i, g.nodes[0].slot, g.nodes[0]))
+            continue
+        extra = [s for s in loose if {ready[x] for x in part.sources[s] if x in ready} == {i}
+                 and part.aval(s).size in (g.full, g.rows)]
+        k, stored = _lower_one(part, g, needed, set(loose), extra, len(steps))
+        loose = [s for s in loose if s not in stored]
+        if k is not None:
+            steps.append((2 * i, g.nodes[0].slot, k))
+    for s in loose:
+        k = lower_group(part.graph, producer, [producer[s]], part.folded, [s], _name([producer[s]], len(steps)))
+        steps.append((max([2 * ready[x] + 1 for x in part.sources[s] if x in ready], default=-1), s, k))
+    steps.sort(key=lambda t: t[:2])
+    return Schedule([k for _, _, k in steps], views, part.rejected)
 
 
-def _loose_in_order(steps: list[tuple[int, Kernel | Node]], needed: set[int], part: Partition) -> list[tuple[int, Kernel | Node]]:
-    """Steps at the same time sorted so that a copy that reads another copy runs after it (slots are topological)."""
-    return sorted(steps, key=lambda t: (t[0], min(t[1].buffers[b].slot for b in t[1].writes)
-                                        if isinstance(t[1], Kernel) else t[1].slot))
+def _lower_one(part: Partition, g: Group, needed: set[int], loose: set[int], extra: list[int],
+               k: int) -> tuple[Kernel | None, list[int]]:
+    """The kernel of a group and the movement results it stores as well."""
+    inside = part.folded | {n.slot for n in g.nodes}
+    name = _name(g.nodes, k)
+    if extra:
+        only_views = {x for s in extra for x in part.sources[s]}  # values needed for nothing but those results
+        for s in part.graph.outputs:
+            only_views.discard(s)
+        for h in part.groups.values():
+            if h is not g:
+                only_views -= h.reads
+        for s in loose - set(extra):
+            only_views -= part.sources[s]
+        stores = [n.slot for n in g.nodes if n.slot in needed and n.slot not in only_views]
+        try:
+            return lower_group(part.graph, part.producer, g.nodes, inside, [*stores, *extra], name), extra
+        except Unfusable:
+            pass
+    stores = [n.slot for n in g.nodes if n.slot in needed]
+    return (lower_group(part.graph, part.producer, g.nodes, inside, stores, name), []) if stores else (None, [])
 
 
 def _name(nodes: Sequence[Node], k: int) -> str:

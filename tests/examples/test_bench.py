@@ -12,7 +12,7 @@ import pytest
 BENCH = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "tools", "bench")
 NAMES = ("mlp", "mlp_wide", "lenet", "gpt", "gpt_sdpa", "lstm", "resnet18", "gelu_fwd", "gelu_bwd", "softmax_fwd", "softmax_bwd",
          "layernorm_fwd", "layernorm_bwd", "xent", "adamw", "chain_1e6", "chain_1e7", "bcast_relu", "permute")
-MODULES = ("workloads", "torchlike", "systems", "report", "compare", "peers", "peers.numpy_peer")
+MODULES = ("workloads", "torchlike", "systems", "quiet", "report", "compare", "peers", "peers.numpy_peer")
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +80,25 @@ def test_a_wrong_trajectory_is_noticed(bench: Any) -> None:
     assert compare.difference(w, {"losses": [2.3, float("nan")]}, want) == float("inf")
     k = bench[0].WORKLOADS["permute"]
     assert compare.difference(k, {"samples": [[1.0, 2.0]]}, {"samples": [[1.0, -2.0]]}) > k.tolerance
+
+
+def test_quiet_slices_are_chosen_and_marked(bench: Any) -> None:
+    import quiet
+
+    calm, loud = [(0.0, [1.0] * 3), (0.01, [1.1] * 3)], (0.4, [9.0] * 3)
+    assert quiet.choose([loud, *calm]) == ([1.0] * 3 + [1.1] * 3, 0.01)
+    times, waited = quiet.choose([loud, (0.2, [2.0] * 4)])  # no quiet slice: the least disturbed steps, and it shows
+    assert times == [2.0] * 4 + [9.0] * 3 and waited == 0.4
+
+
+def test_report_shows_figures_marks_and_reasons(bench: Any) -> None:
+    import report
+
+    machine = {"gbs": 40.0, "gflops": 400.0, "cpu": "A CPU", "cores": 2, "vector": "AVX2", "threads": 2, "system": "S", "python": "3.11"}
+    row = {"date": "2026-01-01", "status": "ok", "min_ms": 1.5, "waited": 0.0}
+    rows = {"permute": {"torch/default": {**row, "median_ms": 2.0}, "jax/default": {**row, "median_ms": 3.0, "waited": 0.5},
+                        "graphc/default": {"date": "2026-01-01", "status": "WRONG: differs from torch eager by 2.0e+00"}}}
+    text = report.render({"machine": machine, "rows": rows, "versions": {"torch": "2"}, "commands": ["compare"]})
+    floor = 2 * 4 * 8 * 64 * 128 * 128 / 40e9 * 1e3  # read and written once
+    assert f"| {report.number(floor)} | **2 (1.5)** | 3 (1.5)~ | WRONG |" in text
+    assert "graphc eager: WRONG: differs from torch eager by 2.0e+00 - permute (default)" in text
