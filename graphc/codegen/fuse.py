@@ -12,7 +12,7 @@ epilogues each become one kernel. After the sweep, independent groups over the s
 are merged too (siblings).
 
 A merge is legal when no path runs from one group to the other through a third one, and when no member needs another
-member's *whole* result (a ``hard`` input: what a library call gives, or a cut). Paths are kept as one int bitset of ancestors per
+member's *whole* result (a ``hard`` input: what a library call gives, or a cut). Paths are kept as one int bitset of ancestors a
 group. Every rejected merge keeps its reason in :attr:`Schedule.rejected`.
 
 What the lowering can't express in one kernel comes back as a cut: the value named must be read from memory by its

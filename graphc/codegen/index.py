@@ -95,7 +95,8 @@ def bounds(a: Ix, ext: Sequence[int]) -> tuple[int, int]:
 
 def _divide(a: Ix, d: int, ext: Sequence[int]) -> tuple[Ix, Ix]:
     """(quotient, rest) with a = d * quotient + rest, moving out every term that divides evenly."""
-    out, left = [], []
+    out: list[Any] = []
+    left: list[Any] = []
     for t in a.terms:
         (out if t[1] % d == 0 else left).append(t)
     q = Ix(a.const // d, tuple([(t, c // d) for t, c in out]))

@@ -30,7 +30,7 @@ def plan(lives: list[Life]) -> tuple[dict[int, int], int]:
     placed: list[tuple[Life, int, int]] = []
     offsets: dict[int, int] = {}
     top = 0
-    for life in sorted(lives, key=lambda x: (-x.nbytes, x.first, x.slot)):
+    for life in sorted(lives, key=lambda x: (-x.nbytes, x.first)):
         size = max(ALIGN, -(-life.nbytes // ALIGN) * ALIGN)
         busy = sorted((at, at + n) for other, at, n in placed
                       if config.NO_MEMPLAN or not (other.last < life.first or life.last < other.first))

@@ -9,22 +9,19 @@ from .. import config
 from ..ir.interpret import compile_numpy
 from ..ir.node import Graph
 from ..ir.passes import run_passes
-from ..ir.recorder import state
 
-SMALL = 4096  # elements; programs below stay on NumPy unless compiled: starting the compiler would cost more
+SMALL = 4096  # elements; programs below stay on NumPy: starting the compiler would cost more
 
 
 def backend_name(graph: Graph) -> str:
-    """The back end for a program: what GRAPHC_BACKEND says, else native for what is compiled or not tiny.
+    """The back end for a program: what GRAPHC_BACKEND says, else native for what is not tiny.
 
     The choice depends on the program alone, never on how often it ran, so that equal programs give equal bits.
     """
     if config.BACKEND:
         return config.BACKEND
-    if not _native_available():
-        return "numpy"
     work = sum(a.size for n in graph.nodes for a in n.avals)
-    return "native" if state.hold or work >= SMALL else "numpy"
+    return "native" if work >= SMALL and _native_available() else "numpy"
 
 
 class _Native:
@@ -37,9 +34,7 @@ def _native_available() -> bool:
     if _Native.known is None:
         from ..runtime import jit
 
-        import importlib.util
-
-        _Native.known = jit.available() and importlib.util.find_spec("graphc.codegen.native.vmath") is not None
+        _Native.known = jit.available()
         if not _Native.known:
             warnings.warn(f"graphc runs on NumPy: {jit.reason()} (pip install 'graphc[native]' for compiled kernels)",
                           stacklevel=2)

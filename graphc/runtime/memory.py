@@ -38,7 +38,8 @@ class _Block:
     def __init__(self, raw: np.ndarray, size: int, shape: tuple[int, ...], dt: np.dtype):
         self.raw, self.size = raw, size
         start = raw.__array_interface__["data"][0]
-        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dt.str, "data": (-(-start // ALIGN) * ALIGN, False)}
+        at = -(-start // ALIGN) * ALIGN
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dt.str, "data": (at, False)}
 
     def __del__(self) -> None:
         pool = _Pool

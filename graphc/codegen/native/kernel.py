@@ -123,10 +123,11 @@ class Printer:
         if not self.row_mode:
             return
         length = math.prod(k.extents[k.kept:])
-        for s in range(1, self.sweeps):
-            for i in self.needs[s]:
-                if (self.vaxis in self.deps[i] and self.stages[i] < s and k.stmts[i].op in opcodes.MATH and i not in self.spill
-                        and i in self.needs[self.stages[i]] and (len(self.spill) + 1) * length * 8 <= SCRATCH_LIMIT):
+        for later in range(1, self.sweeps):
+            for i in self.needs[later]:
+                if (self.vaxis in self.deps[i] and self.stages[i] < later and k.stmts[i].op in opcodes.MATH
+                        and i not in self.spill and i in self.needs[self.stages[i]]
+                        and (len(self.spill) + 1) * length * 8 <= SCRATCH_LIMIT):
                     self.spill[i] = len(self.spill)
         if self.spill:
             self.needs = [self.closure(s) for s in range(self.sweeps)]
@@ -471,8 +472,8 @@ class Printer:
         column = self.vaxis is not None and not self.row_mode
         if column:
             assert self.vaxis is not None
-            size = self.width * self.unroll if self.has_reductions else TASK
-            blocks = f.ceil_div(self.extents[self.vaxis], size)
+            step = self.width * self.unroll if self.has_reductions else TASK
+            blocks = f.ceil_div(self.extents[self.vaxis], step)
             tasks = f.mul(tasks, blocks)
         lo, hi = f.share(tasks)
 
@@ -492,8 +493,8 @@ class Printer:
                 self.row(env)
                 return
             assert self.vaxis is not None
-            start = f.mul(block, str(size))
-            stop = f.min(f.add(start, str(size)), self.extents[self.vaxis])
+            start = f.mul(block, str(step))
+            stop = f.min(f.add(start, str(step)), self.extents[self.vaxis])
 
             def block_body(acc: Sequence[str]) -> Sequence[str]:
                 self.row(dict(env))
@@ -520,7 +521,7 @@ class Printer:
 
     def sweep(self, s: int, env: Env) -> None:
         """One pass over the reduced axes."""
-        f, k = self.f, self.k
+        k = self.k
         axes = list(range(k.kept, len(k.extents)))
         if self.row_mode:
             axes = [d for d in axes if d != self.vaxis] + [self.vaxis]  # type: ignore[list-item]

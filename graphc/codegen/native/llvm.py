@@ -7,9 +7,8 @@ strides come in as 64-bit words, and each of ``nthreads`` threads computes its o
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 KERNEL_PARAMS = "ptr noalias nocapture readonly %args, i64 %tid, i64 %nt"
 _FLOATS = {"half": 2, "bfloat": 2, "float": 4, "double": 8}
@@ -210,7 +209,8 @@ class Function:
             return self.let(f"load {ty}, ptr {address}, align {align}{meta}")
         m = vec(lanes(ty), "i1")
         self.declares.add(f"declare {ty} @llvm.masked.load.{mangle(ty)}.p0(ptr, {m}, {ty})")
-        return self.let(f"call {ty} @llvm.masked.load.{mangle(ty)}.p0(ptr align {align} {address}, {m} {mask}, {ty} {other}){meta}")
+        return self.let(f"call {ty} @llvm.masked.load.{mangle(ty)}.p0(ptr align {align} {address}, {m} {mask}, {ty} {other})"
+                        f"{meta}")
 
     def store(self, ty: str, value: str, address: str, mask: str | None = None, meta: str = "") -> None:
         """Store a scalar or vector; lanes outside ``mask`` are left alone."""

@@ -163,7 +163,8 @@ def _float(f: Function, op: str, ty: str, args: list[str]) -> str:
         return f.math1(_ROUND[op], ty, a)
     if op == "sign":
         one = f.math2("copysign", ty, const(ty, 1), a)
-        return f.select(ty, f.cmp("one", ty, a, const(ty, 0)), one, f.select(ty, f.cmp("oeq", ty, a, const(ty, 0)), a, const(ty, 0)))
+        rest = f.select(ty, f.cmp("oeq", ty, a, const(ty, 0)), a, const(ty, 0))
+        return f.select(ty, f.cmp("one", ty, a, const(ty, 0)), one, rest)
     raise NotImplementedError(op)
 
 

@@ -153,8 +153,8 @@ class Program:
         self.nthreads = threads.get_num_threads()
         self.scratch_at = self.arena_bytes
         scratch = 0
-        for wave in self.native_waves():  # kernels of one wave run at the same time
-            scratch = max(scratch, sum(s.scratch * self.nthreads for s in wave))
+        for jobs in self.native_waves():  # kernels of one wave run at the same time
+            scratch = max(scratch, sum(j.scratch * self.nthreads for j in jobs))
         self.arena_bytes += scratch
 
     def native_waves(self) -> list[list[Job]]:
@@ -182,7 +182,7 @@ class Program:
             if x in self.wave_of and x not in self.by_call:
                 self.object_of[x] = len(self.object_of)
                 self.fresh.append((self.donor_of.get(x, -1), self.avals[x].shape, self.avals[x].dtype.np))
-        for x in sorted(self.by_call):
+        for x in sorted(self.by_call, key=str):
             self.object_of[x] = len(self.object_of)
         self.n_objects = len(self.object_of)
         self.ids = np.zeros(max(1, self.n_objects), np.int64)
@@ -351,7 +351,7 @@ class Program:
         numbers = [bindings[k] for k in self.scalar_at]
         if self.plain_scalars:
             try:
-                self.pack_scalars.pack_into(self.scalar_cells, 0, *numbers)
+                self.pack_scalars.pack_into(self.scalar_cells.data, 0, *numbers)
                 return
             except (struct.error, OverflowError, TypeError):
                 pass  # a float for an integer slot, a value out of range: the slow, exact way
@@ -394,7 +394,7 @@ class Program:
         out: list[Any] = []
         seen: set[int] = set()
         for x in self.outputs:
-            a = self.array(x, objects, bindings)
+            a = objects[self.object_of[x]] if x in self.object_of else self.array(x, objects, bindings)
             if x in seen or x not in self.wave_of:
                 a = a.copy()
             seen.add(x)

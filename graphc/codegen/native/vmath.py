@@ -17,7 +17,7 @@ _MODULES = (vmath_exp, vmath_gamma, vmath_log, vmath_rare, vmath_trig)  # import
 
 # function -> largest error in units of the last place: float32, float64
 MAX_ULP: dict[str, tuple[float, float]] = {
-    "exp": (0.9, 0.9), "exp2": (0.8, 0.8), "expm1": (1.5, 1.7), "log": (0.8, 0.8), "log2": (1.0, 1.0), "log10": (0.9, 1.0),
+    "exp": (0.9, 0.9), "exp2": (0.8, 0.8), "expm1": (1.5, 1.7), "log": (0.8, 0.9), "log2": (1.0, 1.0), "log10": (0.9, 1.0),
     "log1p": (1.5, 1.5), "sin": (1.6, 1.6), "cos": (1.6, 1.6), "tan": (0.51, 1.0), "asin": (0.6, 1.0), "acos": (0.6, 1.0),
     "atan": (0.6, 1.0), "sinh": (0.51, 2.5), "cosh": (0.51, 1.5), "tanh": (1.4, 1.4), "asinh": (0.51, 2.0),
     "acosh": (0.51, 2.0), "atanh": (0.51, 2.0), "erf": (1.1, 1.2), "erfc": (0.7, 5.0), "erfinv": (0.6, 4.0),
