@@ -164,7 +164,7 @@ class Lowering:
             offset = yield node.ins[1], (), ()
             return self.stmt("rng", (seed, offset), dt, index.flatten(pos, node.attrs[0]), node.loc)
         if name in ("reduce", "argreduce"):
-            return (yield from self.reduction(node, pos, guards))
+            return (yield from self.reduction(node, pos))
         if name in ("take", "gather"):
             return (yield from self.take(node, pos, guards))
         shape = node.avals[0].shape
@@ -176,7 +176,7 @@ class Lowering:
             return args[0]
         return self.stmt(name, tuple(args), dt, None, node.loc)
 
-    def reduction(self, node: Node, pos: Position, guards: Guards) -> Walk:
+    def reduction(self, node: Node, pos: Position) -> Walk:
         """A monoid over the reduced axes at a kept position."""
         space = self.space
         op = node.op.name  # type: ignore[union-attr]
@@ -190,10 +190,10 @@ class Lowering:
         reduced = range(space.kept, len(self.ext))
         at = index.flatten([index.var(d) for d in reduced], [self.ext[d] for d in reduced])
         inner = iter(index.unflatten(at, sizes, self.ext))
-        outer = iter(pos)
+        outer = iter([ZERO if n == 1 else p for n, p in zip(node.avals[0].shape, pos)])
         by_axis = dict(zip(axes, inner))
         full = tuple([by_axis[i] if i in by_axis else next(outer) for i in range(len(shape))])
-        x = yield node.ins[0], full, guards
+        x = yield node.ins[0], full, ()  # every row is computed whole: guards are about where it is used
         attr = node.attrs[0] if op == "reduce" else (node.attrs[0], at)
         return self.stmt(op, (x,), node.avals[0].dtype, attr, node.loc)
 

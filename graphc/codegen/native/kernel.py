@@ -3,7 +3,9 @@
 Layout of the work. One axis is the *vector axis*: the one along which most accesses are contiguous. If it is a kept
 axis, every lane is a row of its own (column mode: pointwise kernels, sums over leading axes); if it is a reduced axis,
 lanes walk one row and are combined at its end (row mode: softmax, norms). The kept axes outside the vector axis,
-flattened, times blocks of a kept vector axis, are the tasks that threads share.
+flattened, times blocks of a kept vector axis, are the tasks that threads share. Where an access is contiguous along
+another kept axis instead (a transposition), that axis is the innermost loop around single vectors, and square tiles are
+loaded along it and transposed in registers, so that every cache line is read once.
 
 A row is a sequence of sweeps over the reduced axes, one per stage of the kernel; before a sweep come the per-row
 statements it needs. Statements are placed in the outermost loop that binds all axes they depend on. The vector axis runs
@@ -32,6 +34,8 @@ from .llvm import Function, const, lanes, module, vec
 
 SCRATCH_LIMIT = 1 << 16  # bytes of a scratch row; longer rows are recomputed
 TASK = 8192  # points of a task of a pointwise kernel
+TILE_STATEMENTS = 16  # a tile repeats its statements for every column: larger kernels gather
+RUN = 256  # steps along the second axis of a transposition in one task
 _HEAVY = opcodes.MATH | {"div", "sqrt", "rsqrt", "reciprocal", "rng"}
 
 
@@ -80,6 +84,7 @@ class Printer:
         self.numbers: list[int] = []
         self.named: dict[tuple[object, ...], str] = {}
         self.vaxis = choose_vector_axis(k)
+        self.across = second_axis(k, self.vaxis)
         wide = all(b.dtype.itemsize == 8 for b in k.buffers) or any(s.dtype is float64 for s in k.stmts)
         width = max(1, vector_bits // (64 if wide else 32))
         self.width = width if self.vaxis is not None else 1
@@ -93,12 +98,24 @@ class Printer:
         self.unroll = 1 if big or self.vaxis is None else 4 if self.has_reductions or len(k.stmts) < 12 else 2
         if self.rng or any(s.op in ("lgamma", "digamma", "trigamma", "erfinv", "pow") for s in k.stmts):
             self.unroll = 1
+        self.tiled: list[int] = []  # loads transposed in registers
+        if self.across is not None and self.width > 1 and not self.has_reductions:
+            self.unroll = 1
+            self.tiled = [i for i, s in enumerate(k.stmts) if s.op == "load" and self.is_transposed(s.attr)]
+            if len(k.stmts) - len(self.tiled) > TILE_STATEMENTS:
+                self.tiled = []
 
     # ------------------------------------------------------------------------------------------------------- planning
     @property
     def row_mode(self) -> bool:
         """Lanes walk a reduced axis."""
         return self.vaxis is not None and self.vaxis >= self.k.kept
+
+    def is_transposed(self, a: Access) -> bool:
+        """Whether a load is strided along the vector axis and contiguous along the second axis."""
+        assert self.vaxis is not None and self.across is not None
+        return (not a.guards and index.coefficient(a.ix, self.vaxis) not in (0, 1, None) and not index.data(a.ix)
+                and index.coefficient(a.ix, self.across) == 1)
 
     def plan_sweeps(self) -> None:
         """Which statements each sweep and each row section needs, and what is kept in scratch between sweeps."""
@@ -137,6 +154,7 @@ class Printer:
         k = self.k
         stack = [a for r in self.reduces[sweep] for a in inputs_of(k.stmts[r])]
         stack += [k.stores[n].value for n in self.stores[sweep]]
+        stack += [i for i, s in enumerate(k.stmts) if s.op == "check" and self.stages[i] == sweep]  # even if nobody reads it
         return self.reach(stack, sweep)
 
     def reach(self, stack: list[int], sweep: int) -> list[int]:
@@ -350,13 +368,21 @@ class Printer:
             return Val([opcodes.load_convert(f, dt, reg, f.load(mem, f.at(mem, base, at)))], reg)
         assert self.lanes is not None and self.vaxis is not None
         t, w = vec(self.width, reg), self.width
-        contiguous = index.coefficient(a.ix, self.vaxis) == 1 and all(env[d].uniform for d in index.data(a.ix))
-        start = self.scalar_ix(a.ix, (i,), env, self.vaxis) if contiguous else ""
+        stride = index.coefficient(a.ix, self.vaxis) if all(env[d].uniform for d in index.data(a.ix)) else None
+        near = stride is not None and abs(stride) * w < 1 << 31  # offsets within a vector fit 32 bits: faster gathers
+        start = self.scalar_ix(a.ix, (i,), env, self.vaxis) if near else ""
+        offsets = ""
+        if near and stride != 1:
+            t32 = vec(w, "i32")
+            step = self.coef((i, "step"), stride or 0)
+            offsets = f.op("mul", t32, f.ramp(t32), f.splat(t32, f.cast("trunc", "i64", step, "i32")))
         out = []
         for u, first in enumerate(self.lanes.starts):
             mask = self.masked(cond, u)
-            if contiguous:
+            if stride == 1:
                 x = f.load(vec(w, mem), f.at(mem, base, f.add(start, first)), mask)
+            elif near:
+                x = f.gather(vec(w, mem), f.at(mem, base, f.add(start, f.mul(first, step))), offsets, mask, "i32")
             else:
                 x = f.gather(vec(w, mem), base, self.vector_ix(a.ix, (i,), env, u), mask)
             out.append(opcodes.load_convert(f, dt, t, x))
@@ -472,18 +498,24 @@ class Printer:
         column = self.vaxis is not None and not self.row_mode
         if column:
             assert self.vaxis is not None
-            step = self.width * self.unroll if self.has_reductions else TASK
+            step = self.width * self.unroll if self.has_reductions or self.across is not None else TASK
             blocks = f.ceil_div(self.extents[self.vaxis], step)
             tasks = f.mul(tasks, blocks)
+        if self.across is not None:
+            outer.remove(self.across)
+            runs = f.ceil_div(self.extents[self.across], RUN)
+            tasks = f.mul(f.div(tasks, self.extents[self.across]), runs)
         lo, hi = f.share(tasks)
 
         def task(t: str) -> None:
             env: Env = {}
             self.dims = {}
-            block = "0"
+            block = run = "0"
             rest = t
             if column:
                 block, rest = f.rem(rest, blocks), f.div(rest, blocks)
+            if self.across is not None:
+                run, rest = f.rem(rest, runs), f.div(rest, runs)
             for d in reversed(outer):
                 first = d == outer[0]
                 self.dims[d] = rest if first else f.rem(rest, self.extents[d])
@@ -497,12 +529,53 @@ class Printer:
             stop = f.min(f.add(start, str(step)), self.extents[self.vaxis])
 
             def block_body(acc: Sequence[str]) -> Sequence[str]:
-                self.row(dict(env))
+                if self.across is None:
+                    self.row(dict(env))
+                    return ()
+                d, first = self.across, f.mul(run, str(RUN))
+
+                def one(i: str) -> None:
+                    self.dims[d] = i
+                    self.row(dict(env))
+
+                last = f.min(f.add(first, str(RUN)), self.extents[d])
+                whole = first
+                if self.tiled:
+                    whole = f.sub(last, f.rem(f.sub(last, first), str(self.width)))
+                    f.loop(first, whole, lambda i: self.tile(i, env), step=self.width)
+                f.loop(whole, last, one)
                 return ()
 
             self.vector_loop(start, stop, block_body, ())
 
         f.loop(lo, hi, task)
+
+    def tile(self, first: str, env: Env) -> None:
+        """``width`` steps along the second axis at once: transposed loads, then every step's statements."""
+        assert self.across is not None
+        self.dims[self.across] = first
+        columns = {i: self.tile_load(i, self.k.stmts[i].attr, env) for i in self.tiled}
+        for u in range(self.width):
+            self.dims[self.across] = self.f.add(first, str(u))
+            self.row({**env, **{i: Val([regs[u]], vec(self.width, opcodes.register_type(self.k.stmts[i].dtype)))
+                                for i, regs in columns.items()}})
+
+    def tile_load(self, i: int, a: Access, env: Env) -> list[str]:
+        """The values of a transposed load, one vector along the vector axis for each step along the second axis."""
+        f, w = self.f, self.width
+        assert self.lanes is not None and self.vaxis is not None
+        dt = self.k.buffers[a.buffer].dtype
+        mem, base = opcodes.memory_type(dt), self.pointers[a.buffer]
+        start = self.scalar_ix(a.ix, (i,), env, self.vaxis)
+        stride = self.coef((i, "step"), index.coefficient(a.ix, self.vaxis) or 0)
+        rows = []
+        for j in range(w):
+            row = f.add(self.lanes.starts[0], str(j))
+            if self.lanes.mask is not None:  # beyond the edge: any row inside will do
+                row = f.min(row, f.sub(self.extents[self.vaxis], "1"))
+            rows.append(f.load(vec(w, mem), f.at(mem, base, f.add(start, f.mul(row, stride)))))
+        reg = vec(w, opcodes.register_type(dt))
+        return [opcodes.load_convert(f, dt, reg, x) for x in f.transpose(vec(w, mem), rows)]
 
     def all_needs(self) -> list[list[int]]:
         """Statements of all sweeps and of the per-row stores."""
@@ -680,6 +753,7 @@ class Printer:
 def choose_vector_axis(k: Kernel) -> int | None:
     """The axis along which most accesses are contiguous, weighted by how full its vectors are."""
     accesses = [s.attr for s in k.stmts if s.op == "load"] + [st.access for st in k.stores]
+    written = [st.access for st in k.stores]
     best, best_score = None, -math.inf
     for d, e in enumerate(k.extents):
         score = 0.0
@@ -687,7 +761,7 @@ def choose_vector_axis(k: Kernel) -> int | None:
             c = index.coefficient(a.ix, d)
             weight = math.log2(2 + k.buffers[a.buffer].size)
             if c == 1:
-                score += 2 * weight
+                score += (2.5 if a in written else 2) * weight  # strided loads are cheaper than strided stores
             elif c != 0:
                 score -= weight
         fill = e / (-(-e // 16) * 16)
@@ -697,6 +771,16 @@ def choose_vector_axis(k: Kernel) -> int | None:
         if score > best_score:
             best, best_score = d, score
     return best
+
+
+def second_axis(k: Kernel, vaxis: int | None) -> int | None:
+    """The kept axis along which accesses are contiguous that are strided along a kept vector axis, if any."""
+    if vaxis is None or vaxis >= k.kept:
+        return None
+    accesses = [s.attr for s in k.stmts if s.op == "load"] + [st.access for st in k.stores]
+    far = [a for a in accesses if index.coefficient(a.ix, vaxis) not in (0, 1, None)]
+    votes = {d: sum(1 for a in far if index.coefficient(a.ix, d) == 1) for d in range(k.kept) if d != vaxis}
+    return max(votes, key=lambda d: votes[d]) if votes and max(votes.values()) else None
 
 
 def philox(f: Function, t: str, pos: str, seed: str, offset: str) -> str:

@@ -222,10 +222,10 @@ class Function:
         self.declares.add(f"declare void @llvm.masked.store.{mangle(ty)}.p0({ty}, ptr, {m})")
         self.emit(f"call void @llvm.masked.store.{mangle(ty)}.p0({ty} {value}, ptr align {align} {address}, {m} {mask}){meta}")
 
-    def gather(self, ty: str, base: str, index: str, mask: str | None = None) -> str:
-        """Lane k loads element ``index[k]`` (i64 vector); masked-off lanes give 0."""
+    def gather(self, ty: str, base: str, index: str, mask: str | None = None, index_type: str = "i64") -> str:
+        """Lane k loads element ``index[k]`` (vector of ``index_type``); masked-off lanes give 0."""
         w = lanes(ty)
-        p = self.let(f"getelementptr inbounds {scalar_of(ty)}, ptr {base}, {vec(w, 'i64')} {index}")
+        p = self.let(f"getelementptr inbounds {scalar_of(ty)}, ptr {base}, {vec(w, index_type)} {index}")
         pt, m = vec(w, "ptr"), vec(w, "i1")
         self.declares.add(f"declare {ty} @llvm.masked.gather.{mangle(ty)}.v{w}p0({pt}, {m}, {ty})")
         return self.let(f"call {ty} @llvm.masked.gather.{mangle(ty)}.v{w}p0({pt} align {byte_size(ty)} {p}, {m} "
@@ -239,6 +239,21 @@ class Function:
         self.declares.add(f"declare void @llvm.masked.scatter.{mangle(ty)}.v{w}p0({ty}, {pt}, {m})")
         self.emit(f"call void @llvm.masked.scatter.{mangle(ty)}.v{w}p0({ty} {value}, {pt} align {byte_size(ty)} {p}, {m} "
                   f"{mask or const(m, True)})")
+
+    def transpose(self, ty: str, rows: Sequence[str]) -> list[str]:
+        """Columns of a square tile, given its rows (w vectors of w lanes, w a power of two), in w log2(w) shuffles."""
+        w, out, s = lanes(ty), list(rows), 1
+        while s < w:
+            for i in range(w):
+                if i & s:
+                    continue
+                a, b = out[i], out[i + s]
+                low = ", ".join(f"i32 {w + j - s if j & s else j}" for j in range(w))
+                high = ", ".join(f"i32 {w + j if j & s else j + s}" for j in range(w))
+                out[i] = self.let(f"shufflevector {ty} {a}, {ty} {b}, <{w} x i32> <{low}>")
+                out[i + s] = self.let(f"shufflevector {ty} {a}, {ty} {b}, <{w} x i32> <{high}>")
+            s *= 2
+        return out
 
     def alloca(self, ty: str, count: int, align: int = 64) -> str:
         """Stack memory, reserved once at function entry."""

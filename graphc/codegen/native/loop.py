@@ -6,7 +6,7 @@ iteration overwrites with the new carries. The pool walks the repeated waves lik
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...ir.node import Node
@@ -17,16 +17,19 @@ from .jobs import Call, Cursor, Job, Key, Loop, Step, copy_job
 MAX_WORDS = 400_000  # of the repeated program; longer loops stay on NumPy
 
 
-def lower_loop(node: Node, select: Callable[..., list[Step]]) -> Loop | None:
-    """The loop as native waves, or None when its body needs Python."""
+def lower_loop(node: Node, keys: Sequence[Key], select: Callable[..., list[Step]]) -> Loop | None:
+    """The loop as native waves, or None when its body needs Python.
+
+    ``keys``: where the loop's operands lie contiguous; ``select(graph, schedule)`` gives the steps of the body.
+    """
     body, n_carry, n_xs, length, reverse, _ = node.attrs
     graph = run_passes(body)
     sched = schedule(graph)
-    steps = [s for item in sched.steps for s in select(item, graph, sched)]
+    steps = select(graph, sched)
     if any(not isinstance(s, Job) for s in steps) or not length:
         return None
     tag = ("loop", node.slot)
-    names = _Names(node, graph, tag, n_carry, n_xs, length, reverse)
+    names = _Names(node, keys, graph, tag, n_carry, n_xs, length, reverse)
     jobs = [names.renamed(s) for s in steps if isinstance(s, Job)]
     waves = _waves(jobs)
     ys, carries = names.copies()
@@ -36,14 +39,15 @@ def lower_loop(node: Node, select: Callable[..., list[Step]]) -> Loop | None:
     own = dict(names.own)
     for j in jobs:
         own.update(j.own)
-    return Loop(waves, length, names.before, names.after, set(node.ins), set(range(node.slot, node.end)), own,
+    return Loop(waves, length, names.before, names.after, set(keys), set(range(node.slot, node.end)), own,
                 f"loop x{length} of {len(jobs)} kernels")
 
 
 class _Names:
     """Keys of the body's slots in the enclosing plan."""
 
-    def __init__(self, node: Node, graph: Any, tag: Any, n_carry: int, n_xs: int, length: int, reverse: bool):
+    def __init__(self, node: Node, keys: Sequence[Key], graph: Any, tag: Any, n_carry: int, n_xs: int, length: int,
+                 reverse: bool):
         self.node, self.graph, self.tag, self.n_carry = node, graph, tag, n_carry
         self.avals = graph.slot_avals()
         self.own: dict[Key, int] = {}
@@ -52,7 +56,7 @@ class _Names:
         self.after: list[Job] = []
         self.key_of: dict[int, Any] = {}
         for i, leaf in enumerate(graph.inputs):
-            outer = node.ins[i]
+            outer = keys[i]
             if i < n_carry:
                 key = (*tag, "carry", i)
                 self.own[key] = leaf.avals[0].nbytes

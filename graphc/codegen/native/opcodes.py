@@ -77,6 +77,21 @@ def rounded(f: Function, dt: dtype, ty: str, a: str) -> str:
     return f.cast("bitcast", i, f.select(i, f.cmp("uno", ty, a, a), nan, kept), ty)
 
 
+def round_to_odd(f: Function, ty: str, a: str) -> str:
+    """A double as float, inexact values to the neighbour with an odd last bit: rounding that once more equals rounding once.
+
+    Boldo and Melquiond, "When double rounding is odd", IMACS 2005.
+    """
+    w = lanes(ty)
+    flt, i = vec(w, "float"), vec(w, "i32")
+    near = f.cast("fptrunc", ty, a, flt)
+    back = f.cast("fpext", flt, near, ty)
+    bits = f.cast("bitcast", flt, near, i)
+    above = f.cast("zext", vec(w, "i1"), f.cmp("ogt", ty, f.math1("fabs", ty, back), f.math1("fabs", ty, a)), i)
+    odd = f.op("or", i, f.op("sub", i, bits, above), const(i, 1))
+    return f.cast("bitcast", i, f.select(i, f.cmp("one", ty, back, a), odd, bits), flt)
+
+
 def cast(f: Function, src: dtype, ty: str, a: str, dst: dtype) -> str:
     """Conversion as C does it; to bool: != 0; out-of-range floats become the smallest int64, then wrap."""
     w = lanes(ty)
@@ -86,6 +101,8 @@ def cast(f: Function, src: dtype, ty: str, a: str, dst: dtype) -> str:
     if dst is bool_:
         return f.cmp("une" if is_float(ty) else "ne", ty, a, const(ty, 0))
     if is_float(ty):
+        if dst is float16 and scalar_of(ty) == "double":
+            return rounded(f, dst, to, round_to_odd(f, ty, a))
         if dst.is_floating_point:
             name = "fptrunc" if scalar_of(ty) == "double" and scalar_of(to) == "float" else "fpext"
             return rounded(f, dst, to, f.cast(name, ty, a, to))

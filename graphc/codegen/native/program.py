@@ -27,7 +27,7 @@ from .. import memory as memory_plan
 from ..fuse import Schedule, schedule
 from ..split import split_reductions
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
-from .select import select
+from .select import Selector
 
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
@@ -42,7 +42,7 @@ class Program:
         self.schedule: Schedule = schedule(graph)
         self.avals = graph.slot_avals()
         self.inputs = graph.inputs
-        self.steps: list[Step] = [s for item in self.schedule.steps for s in select(item, graph, self.schedule)]
+        self.steps: list[Step] = Selector(graph, self.schedule).all()
         self.outputs = graph.outputs
         self.fallback: Callable[[list[Any]], list[Any]] | None = None
         self.place_scalars()

@@ -1,4 +1,4 @@
-"""Which native code runs each step of a schedule: printed kernels, hand-written library kernels, or a NumPy call."""
+"""Which native code runs each step of a schedule: printed kernels, hand-written kernels, or a NumPy call."""
 from __future__ import annotations
 
 from typing import Any
@@ -6,27 +6,72 @@ from typing import Any
 from ...ir.node import Graph, Node
 from ...ir.optable import Prim
 from ...runtime import jit
+from .. import index
 from ..fuse import Schedule
-from ..loop_ir import Kernel
-from .jobs import Call, Job, Step
+from ..index import Ix
+from ..loop_ir import Access, Buf, Kernel, Stmt, Store
+from ..lower import tidy
+from .jobs import Call, Job, Key, Step
 from .kernel import print_kernel
 from .loop import lower_loop
 
 
-def select(item: Kernel | Node, graph: Graph, sched: Schedule) -> list[Step]:
-    """The steps that carry out one item of a schedule."""
-    if isinstance(item, Kernel):
-        return [_kernel(item)]
-    assert isinstance(item.op, Prim)
-    if item.op.name == "loop_scan":
-        loop = lower_loop(item, select)
-        if loop is not None:
-            return [loop]
-    return [_call(item)]
+class Selector:
+    """Chooses the steps of one schedule's items, in order."""
+
+    def __init__(self, graph: Graph, sched: Schedule):
+        self.graph, self.sched = graph, sched
+        self.avals = graph.slot_avals()
+        self.bits = jit.vector_bits()
+        self.copied: dict[int, Key] = {}  # views that were copied: where to
+
+    def all(self) -> list[Step]:
+        """The steps of the whole schedule."""
+        return [s for item in self.sched.steps for s in self.steps(item)]
+
+    def steps(self, item: Kernel | Node) -> list[Step]:
+        """The steps that carry out one item."""
+        if isinstance(item, Kernel):
+            return [kernel_job(item, self.bits)]
+        assert isinstance(item.op, Prim)
+        if item.op.name == "loop_scan":
+            keys, copies = self.dense(item.ins)
+            loop = lower_loop(item, keys, lambda graph, sched: Selector(graph, sched).all())
+            if loop is not None:
+                return [*copies, loop]
+        return [_call(item)]
+
+    def dense(self, slots: tuple[int, ...]) -> tuple[list[Key], list[Step]]:
+        """Keys where the slots lie contiguous, and the jobs that copy those that do not."""
+        keys: list[Key] = []
+        jobs: list[Step] = []
+        for s in slots:
+            base, ix = self.sched.views.get(s, (s, None))
+            shape = self.avals[s].shape
+            if ix is None or ix == index.flatten([index.var(d) if n != 1 else Ix(0, ()) for d, n in enumerate(shape)], shape):
+                keys.append(base)
+                continue
+            if s not in self.copied:
+                self.copied[s] = ("dense", s)
+                jobs.append(self.copy(s, base, ix))
+            keys.append(self.copied[s])
+        return keys, jobs
+
+    def copy(self, slot: int, base: int, ix: Ix) -> Job:
+        """The copy of a strided view into a buffer of its own."""
+        av = self.avals[slot]
+        buffers = (Buf(base, av.dtype, self.avals[base].size), Buf(("dense", slot), av.dtype, av.size))  # type: ignore[arg-type]
+        flat = index.flatten([index.var(d) if n != 1 else Ix(0, ()) for d, n in enumerate(av.shape)], av.shape)
+        k = tidy(Kernel("k_copy", av.shape, av.ndim, buffers, (Stmt("load", (), av.dtype, Access(0, ix, ()), None),),
+                        (Store(Access(1, flat, ()), 0),)))
+        job = kernel_job(k, self.bits)
+        job.own[("dense", slot)] = av.nbytes
+        return job
 
 
-def _kernel(k: Kernel) -> Job:
-    p = print_kernel(k, jit.vector_bits())
+def kernel_job(k: Kernel, vector_bits: int) -> Job:
+    """The job of a printed kernel."""
+    p = print_kernel(k, vector_bits)
     slots: list[Any] = [b.slot for b in k.buffers]
     return Job(p.symbol, p.text, [*slots, "err", "scratch"], p.numbers, {k.buffers[b].slot for b in k.reads},
                {k.buffers[b].slot for b in k.writes}, p.scratch, p.work * max(1, len(k.stmts) // 4), p.checks, k)
