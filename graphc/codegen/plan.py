@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .. import config
+from ..errors import CompileError
 from ..ir.interpret import compile_numpy
 from ..ir.node import Graph
 from ..ir.passes import run_passes
@@ -55,6 +56,28 @@ def build_plan(graph: Graph) -> Any:
     return Plan(graph, optimised)
 
 
+def _native_program(graph: Graph) -> Any:
+    """The native plan, or None after a warning that names the kernel and the user's line if it cannot be built."""
+    from .native.program import Program
+
+    try:
+        program = Program(graph)
+    except CompileError as error:
+        if config.STRICT:
+            raise
+        warnings.warn(f"{error}; this program runs on NumPy instead (GRAPHC_STRICT=1 makes this an error)", stacklevel=2)
+        return None
+    if config.DUMP & {"kernels", "src"}:
+        from ..ir import dump
+
+        if "kernels" in config.DUMP:
+            dump.emit_text("kernels", program.to_text())
+        if "src" in config.DUMP:
+            for symbol, text in program.sources().items():
+                dump.emit_text(f"src.{symbol}", text, ".ll")
+    return program
+
+
 class Plan:
     """A prepared program. Call with the region's bindings; returns the output buffers."""
 
@@ -65,12 +88,11 @@ class Plan:
         self.run: Any = None
         self.donors: tuple[int, ...] = ()  # bindings the plan would overwrite if nobody else holds them
         if backend_name(graph) == "native":
-            from .native.program import Program
-
-            self.run = Program(graph)
-            self.donors = self.run.donors
-        else:
+            self.run = _native_program(graph)
+        if self.run is None:
             self.run = compile_numpy(graph)
+        else:
+            self.donors = self.run.donors
 
     def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
         """Output buffers; bindings in ``free`` (a subset of :attr:`donors`) may be overwritten."""

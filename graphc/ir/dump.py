@@ -156,15 +156,21 @@ def emit(stage: str, graph: Graph) -> None:
     """Write the graph where GRAPHC_DUMP asks: stderr, or files ``NNNN.stage.txt`` (and ``.dot``) in GRAPHC_DUMP_DIR."""
     if stage not in config.DUMP and not (stage not in ("trace", "plan") and "passes" in config.DUMP):
         return
-    _serial[0] += 1
-    text = f"# {stage} {_serial[0]}\n{to_text(graph)}\n"
-    if not config.DUMP_DIR:
-        sys.stderr.write(text)
-        return
-    os.makedirs(config.DUMP_DIR, exist_ok=True)
-    base = os.path.join(config.DUMP_DIR, f"{_serial[0]:04d}.{stage}")
-    with open(base + ".txt", "w") as f:
-        f.write(text)
-    if "dot" in config.DUMP:
+    base = emit_text(stage, to_text(graph))
+    if base and "dot" in config.DUMP:
         with open(base + ".dot", "w") as f:
             f.write(to_dot(graph))
+
+
+def emit_text(stage: str, text: str, suffix: str = ".txt") -> str:
+    """Write a text of a stage to stderr, or to a file in GRAPHC_DUMP_DIR whose path without suffix is returned."""
+    _serial[0] += 1
+    text = f"# {stage} {_serial[0]}\n{text}\n" if suffix == ".txt" or not config.DUMP_DIR else text
+    if not config.DUMP_DIR:
+        sys.stderr.write(text)
+        return ""
+    os.makedirs(config.DUMP_DIR, exist_ok=True)
+    base = os.path.join(config.DUMP_DIR, f"{_serial[0]:04d}.{stage}")
+    with open(base + suffix, "w") as f:
+        f.write(text)
+    return base

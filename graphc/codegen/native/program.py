@@ -18,7 +18,7 @@ import numpy as np
 
 from ... import config
 from ...dtypes import dtype
-from ...errors import OutOfMemoryError
+from ...errors import CompileError, OutOfMemoryError
 from ...ir.interpret import compile_numpy
 from ...ir.node import Graph
 from ...ir.recorder import SCALAR, scalar_buffer, with_location
@@ -27,7 +27,7 @@ from .. import memory as memory_plan
 from ..fuse import Schedule, schedule
 from ..split import split_reductions
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
-from .select import Selector
+from .select import Selector, where
 
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
@@ -169,10 +169,19 @@ class Program:
 
     def compile(self) -> None:
         """Machine code of all jobs."""
-        texts = dict(SUPPORT)
-        for wave in self.native_waves():
-            texts.update({s.symbol: s.text for s in wave})
-        self.address = jit.engine().functions(texts)
+        texts = {**SUPPORT, **self.sources()}
+        try:
+            self.address = jit.engine().functions(texts)
+        except CompileError as error:
+            for wave in self.native_waves():
+                for s in wave:
+                    if s.symbol in str(error) and s.kernel is not None:
+                        raise CompileError(f"{error}{where(s.kernel)}") from error
+            raise
+
+    def sources(self) -> dict[str, str]:
+        """LLVM text of every kernel, by symbol."""
+        return {s.symbol: s.text for wave in self.native_waves() for s in wave}
 
     def link(self) -> None:
         """Argument blocks and programs. Objects are numbered: array inputs, results, then library results."""
