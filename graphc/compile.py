@@ -77,6 +77,12 @@ class Explanation:
         """The optimised graph of the latest plan, or None."""
         return getattr(self.plan, "graph", None)
 
+    @property
+    def kernels(self) -> list[str]:
+        """Names of the kernels and library calls the latest plan runs; empty on the NumPy back end."""
+        run = getattr(self.plan, "run", None)
+        return run.kernels() if hasattr(run, "kernels") else []
+
     def __str__(self) -> str:
         lines = [f"calls: {self.calls}", f"plans built: {self.plans}", f"graph breaks: {sum(self.breaks.values())}"]
         lines += [f"  {where}: {n} host read{'s' if n > 1 else ''}" for where, n in self.breaks.items()]
@@ -84,6 +90,8 @@ class Explanation:
             from .ir.dump import to_text
 
             lines += [f"latest plan: {len(self.graph.nodes)} nodes", to_text(self.graph)]
+            if self.kernels:
+                lines.append(self.plan.run.to_text())
         return "\n".join(lines)
 
 

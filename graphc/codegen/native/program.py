@@ -24,7 +24,7 @@ from ...ir.node import Graph
 from ...ir.recorder import SCALAR, scalar_buffer, with_location
 from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
-from ..fuse import Schedule, schedule
+from ..fuse import Schedule, schedule, total_bytes
 from ..split import split_reductions
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
 from .select import Selector, where
@@ -433,7 +433,8 @@ class Program:
 
     def to_text(self) -> str:
         """The plan as text: waves, kernels, memory."""
-        lines = [f"# {len(self.kernels())} kernels, {self.arena_bytes:,} bytes of intermediates"]
+        lines = [f"# {len(self.kernels())} kernels, about {total_bytes(self.schedule):,} bytes moved, "
+                 f"{self.arena_bytes:,} bytes of intermediates"]
         for w, wave in enumerate(self.waves):
             lines += [f"wave {w}: {s.label}" for s in wave]
         return "\n".join(lines)
