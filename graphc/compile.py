@@ -81,7 +81,7 @@ class Explanation:
     def kernels(self) -> list[str]:
         """Names of the kernels and library calls the latest plan runs; empty on the NumPy back end."""
         run = getattr(self.plan, "run", None)
-        return run.kernels() if hasattr(run, "kernels") else []
+        return run.kernels() if run is not None and hasattr(run, "kernels") else []
 
     def __str__(self) -> str:
         lines = [f"calls: {self.calls}", f"plans built: {self.plans}", f"graph breaks: {sum(self.breaks.values())}"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -186,15 +187,18 @@ class Program:
     def link(self) -> None:
         """Argument blocks and programs. Objects are numbered: array inputs, results, then library results."""
         self.object_of: dict[Key, int] = {self.inputs[k].slot: n for n, k in enumerate(self.array_at)}
-        self.fresh: list[tuple[int, tuple[int, ...], np.dtype]] = []  # results: (donor's binding or -1, shape, dtype)
+        self.fresh: list[tuple[int, Callable[[], np.ndarray]]] = []  # results: (donor's binding or -1, allocation)
         for x in dict.fromkeys(self.outputs):
             if x in self.wave_of and x not in self.by_call:
                 self.object_of[x] = len(self.object_of)
-                self.fresh.append((self.donor_of.get(x, -1), self.avals[x].shape, self.avals[x].dtype.np))
+                av = self.avals[x]
+                new = np.empty if av.nbytes < memory.LARGE else memory.empty
+                self.fresh.append((self.donor_of.get(x, -1), partial(new, av.shape, av.dtype.np)))  # type: ignore[call-overload]
         for x in sorted(self.by_call, key=str):
             self.object_of[x] = len(self.object_of)
         self.n_objects = len(self.object_of)
         self.ids = np.zeros(max(1, self.n_objects), np.int64)
+        self.pack_ids = struct.Struct(f"={self.n_objects}q").pack_into
         self.err = np.zeros(2, np.int64)
         self.checks = any(s.checks for s in self.steps if not isinstance(s, Call))
         self.stretches: list[Stretch | Call] = []
@@ -327,12 +331,12 @@ class Program:
             if not a.flags.c_contiguous:
                 objects = [np.ascontiguousarray(a) for a in objects]
                 break
-        for donor, shape, dt in self.fresh:
-            objects.append(bindings[donor].buffer if donor in free else memory.empty(shape, dt))
+        for donor, new in self.fresh:
+            objects.append(bindings[donor].buffer if donor in free else new())
         objects += [None] * (self.n_objects - len(objects))
         for st in self.stretches:
             if isinstance(st, Stretch):
-                self.ids[:self.n_objects] = [id(o) for o in objects]
+                self.pack_ids(self.ids.data, 0, *map(id, objects))
                 pool.run(st.address)
                 if self.checks and self.err[0]:
                     return self.failed(bindings)
