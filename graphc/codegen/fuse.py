@@ -34,6 +34,7 @@ from .lower import Unfusable, lower_group, strided_view
 LOOP_DTYPES = frozenset((bool_, uint8, int8, int16, int32, int64, uint32, float16, bfloat16, float32, float64))
 MAX_NODES = 160  # of one group: bounds registers and compile time
 MAX_BUFFERS = 32
+SHORT = 16  # elements of a window
 MAX_JOINED = 4  # operands of a concat that is folded into its reader
 _INT_CHECKED = ("fmod", "remainder", "floordiv")  # on integers: divisors must be looked at, a library call does
 _SCALAR_CHAIN = 16  # host-scalar ops folded into each reader
@@ -51,6 +52,7 @@ class Group:
     ancestors: int = 0  # bitset of group ids that must run before
     hard: int = 0  # bitset of groups whose results must be complete before
     reads: set[int] = field(default_factory=set)  # slots read from outside
+    windows: bool = False  # reduces short windows that do not lie in a row in memory (pooling)
 
     @property
     def full(self) -> int:
@@ -149,7 +151,7 @@ class Partition:
     def open(self, node: Node, library: bool = False) -> Group:
         """A new group of one node."""
         rows, width = _space(node) if not library else (0, None)
-        g = Group(self.opened, [node], rows, width, library)
+        g = Group(self.opened, [node], rows, width, library, windows=self.slides(node))
         self.opened += 1
         self.groups[g.id] = g
         self.home[node.slot] = g.id
@@ -201,11 +203,22 @@ class Partition:
                     self.home[node.slot] = h.id
                     if h.width is None and node.op.kind == "reduce":  # type: ignore[union-attr]
                         h.rows, h.width = _space(node)
+                        h.windows = self.slides(node)
                     self.attach(h, node)
             elif self.mergeable(target, h):
                 self.merge(target, h)
         if target is None:
             self.open(node)
+
+    def slides(self, node: Node) -> bool:
+        """Whether a reduction's rows are short and gathered by movement: values of full size are laid out differently, and
+        storing them from such a kernel means writing single elements."""
+        if node.op.kind != "reduce" or _space(node)[1] > SHORT:  # type: ignore[union-attr, operator]
+            return False
+        s = node.ins[0]
+        while s in self.folded and self.producer[s].ins and self.producer[s].op.name == "reshape":  # type: ignore[union-attr]
+            s = self.producer[s].ins[0]
+        return s in self.folded and bool(self.producer[s].ins)
 
     def takes(self, g: Group, node: Node, blocked: int, direct: dict[int, Group]) -> bool:
         """Whether the node may become a member."""
@@ -246,7 +259,7 @@ class Partition:
         """Make ``b`` part of ``a``."""
         a.nodes = sorted([*a.nodes, *b.nodes], key=lambda n: n.slot)
         if a.width is None and b.width is not None:
-            a.rows, a.width = b.rows, b.width
+            a.rows, a.width, a.windows = b.rows, b.width, b.windows
         elif a.width is None:
             a.rows = max(a.rows, b.rows)
         abit, bbit = 1 << a.id, 1 << b.id
@@ -314,16 +327,16 @@ def _fits(g: Group, node: Node) -> bool:
         return g.rows == rows * width
     if g.width is None:
         return g.rows == rows
-    return rows == g.full or rows == g.rows
+    return rows == g.full and not g.windows or rows == g.rows
 
 
 def _same_space(a: Group, b: Group) -> bool:
     if a.width is not None and b.width is not None:
-        return (a.rows, a.width) == (b.rows, b.width)
+        return (a.rows, a.width) == (b.rows, b.width) and a.windows == b.windows
     if a.width is None and b.width is None:
         return a.rows == b.rows
     wide, flat = (a, b) if a.width is not None else (b, a)
-    return flat.rows in (wide.full, wide.rows)
+    return flat.rows == wide.rows or flat.rows == wide.full and not wide.windows
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule

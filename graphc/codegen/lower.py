@@ -28,6 +28,7 @@ from .loop_ir import Access, Buf, Guard, Kernel, Stmt, Store, access_variables, 
 Position = tuple[Ix, ...]
 Guards = tuple[Guard, ...]
 Walk = Generator[tuple[int, Position, Guards], int, int]
+NARROW = 8  # axes that stores run along are not split into pieces shorter than this
 
 
 class Unfusable(Exception):
@@ -361,11 +362,17 @@ def _rewritten(k: Kernel, extents: tuple[int, ...], kept: int, new: dict[int, Ix
 def tidy(k: Kernel) -> Kernel:
     """Split axes at divisions, drop axes of size 1, order axes by stride, merge contiguous neighbours."""
     for _ in range(16):
-        hit = next((h for e in _expressions(k) if (h := index.split_at(e, k.extents)) is not None), None)
+        hits = [h for e in _expressions(k) if (h := index.split_at(e, k.extents)) is not None]
+        hit = next((h for h in hits if h[1] >= NARROW or not _is_contiguous(k, h[0])), None)
         if hit is None:
             break
         k = _split(k, *hit)
     return _merge(_ordered(k))
+
+
+def _is_contiguous(k: Kernel, d: int) -> bool:
+    """Whether a store runs along axis ``d`` with stride 1: splitting it would leave vectors of few lanes."""
+    return any(index.coefficient(st.access.ix, d) == 1 for st in k.stores)
 
 
 def _split(k: Kernel, d: int, size: int) -> Kernel:

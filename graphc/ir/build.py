@@ -171,6 +171,22 @@ def window(x: Value, axes: tuple[int, ...], sizes: tuple[int, ...], strides: tup
     return apply(OPS["window"], (x,), (axes, sizes, strides, dilations))
 
 
+def fold(g: Value, shape: tuple[int, ...], axes: tuple[int, ...], sizes: tuple[int, ...], strides: tuple[int, ...],
+         dilations: tuple[int, ...]) -> Value:
+    """Windows added into zeros of ``shape``, the adjoint of :func:`window`; only movement where windows do not overlap."""
+    if strides != sizes or any(d != 1 and n != 1 for d, n in zip(dilations, sizes)):
+        return apply(OPS["fold"], (g,), (shape, axes, sizes, strides, dilations))
+    nd = len(shape)
+    perm, inner = [], list(g.aval.shape[:nd])
+    for a in range(nd):
+        perm.append(a)
+        if a in axes:
+            perm.append(nd + axes.index(a))
+            inner[a] *= sizes[axes.index(a)]
+    whole = reshape(permute(g, tuple(perm)), tuple(inner))
+    return pad(whole, (0,) * nd, tuple([n - m for n, m in zip(shape, inner)]))
+
+
 def unsqueeze(x: Value, axis: int) -> Value:
     sh = x.aval.shape
     return reshape(x, (*sh[:axis], 1, *sh[axis:]))

@@ -157,7 +157,7 @@ def fold(input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, p
     c = ck // math.prod(k)
     w = P.permute(P.reshape(v, (n, c, *k, *out)), (0, 1, 4, 5, 2, 3))
     padded = (n, c, *[m + 2 * q for m, q in zip(size, p)])
-    y = apply(OPS["fold"], (w,), (padded, (2, 3), k, s, d))
+    y = P.fold(w, padded, (2, 3), k, s, d)
     starts = (0, 0, *p)
     y = P.slice_(y, starts, (n, c, *[q + m for q, m in zip(p, size)]), (1,) * 4)
     return wrap(P.reshape(y, y.aval.shape[1:]) if single else y)

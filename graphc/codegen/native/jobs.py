@@ -95,6 +95,7 @@ class Stretch:
     patches: list[tuple[int, int]] = field(default_factory=list)  # (object number, word)
     address: int = 0
     keep: list[Any] = field(default_factory=list)  # arrays the program points into
+    labels: list[str] = field(default_factory=list)  # one per wave of the program
 
 
 def overwritable(k: Kernel) -> list[tuple[int, int]]:

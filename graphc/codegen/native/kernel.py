@@ -22,6 +22,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,10 +68,11 @@ Env = dict[int, Val]
 
 
 class Lanes:
-    """Where the vector axis stands: index of the first lane of each unrolled vector, and the mask of live lanes."""
+    """Where the vector axis stands: index of the first lane of each unrolled vector (a multiple of the width), and the mask
+    and number of live lanes where not all are."""
 
-    def __init__(self, starts: list[str], width: int, mask: str | None):
-        self.starts, self.width, self.mask = starts, width, mask
+    def __init__(self, starts: list[str], width: int, mask: str | None, count: str = ""):
+        self.starts, self.width, self.mask, self.count = starts, width, mask, count
 
 
 class Printer:
@@ -197,8 +199,8 @@ class Printer:
         return found
 
     # --------------------------------------------------------------------------------------------- index expressions
-    def scalar_ix(self, ix: Ix, place: tuple[object, ...], env: Env, skip: int | None = None) -> str:
-        """The uniform part of an expression as an i64 register (terms in axis ``skip`` left out)."""
+    def scalar_ix(self, ix: Ix, place: tuple[object, ...], env: Env, skip: object = None) -> str:
+        """The uniform part of an expression as an i64 register (the term of atom ``skip`` left out)."""
         f = self.f
         total = "0" if ix.const == 0 else self.coef((*place, "c"), ix.const)
         for n, (atom, c) in enumerate(ix.terms):
@@ -233,12 +235,23 @@ class Printer:
             elif atom[0] == "data":
                 val = env[atom[1]]
                 v = f.splat(t, val.regs[0]) if val.uniform else val.regs[u]
+            elif self.is_pattern(atom):
+                kind, _, part = atom
+                steps = [lane // part if kind == "//" else lane % part for lane in range(ln.width)]
+                v = "<" + ", ".join(f"i64 {x}" for x in steps) + ">"
+                if kind == "//":
+                    v = f.op("add", t, f.splat(t, f.div(ln.starts[u], str(part))), v)
             else:
                 inner = self.vector_ix(atom[1], (*place, n), env, u)
                 d = f.splat(t, self.coef((*place, n, "d"), atom[2]))
                 v = f.op("udiv" if atom[0] == "//" else "urem", t, inner, d)
             total = f.op("add", t, total, f.op("mul", t, v, f.splat(t, self.coef((*place, n), c))) if c != 1 else v)
         return total
+
+    def is_pattern(self, atom: Any) -> bool:
+        """Whether an atom is the vector axis divided by (or modulo) a small power of two: lanes then form a fixed pattern."""
+        return (not isinstance(atom, int) and atom[0] in ("//", "%") and self.width % atom[2] == 0 and atom[2] <= 8
+                and atom[1] == Ix(0, ((self.vaxis, 1),)))
 
     def condition(self, guards: Sequence[Guard], place: tuple[object, ...], env: Env) -> Val | None:
         """All guards together as i1, or None when there are none."""
@@ -368,6 +381,9 @@ class Printer:
             return Val([opcodes.load_convert(f, dt, reg, f.load(mem, f.at(mem, base, at)))], reg)
         assert self.lanes is not None and self.vaxis is not None
         t, w = vec(self.width, reg), self.width
+        whole = self.load_pattern(i, a, env) if cond is None and w > 1 else None
+        if whole is not None:
+            return Val([opcodes.load_convert(f, dt, t, x) for x in whole], t)
         stride = index.coefficient(a.ix, self.vaxis) if all(env[d].uniform for d in index.data(a.ix)) else None
         near = stride is not None and abs(stride) * w < 1 << 31  # offsets within a vector fit 32 bits: faster gathers
         start = self.scalar_ix(a.ix, (i,), env, self.vaxis) if near else ""
@@ -387,6 +403,53 @@ class Printer:
                 x = f.gather(vec(w, mem), base, self.vector_ix(a.ix, (i,), env, u), mask)
             out.append(opcodes.load_convert(f, dt, t, x))
         return Val(out, t)
+
+    def load_pattern(self, i: int, a: Access, env: Env) -> list[str] | None:
+        """Loads with lanes in a fixed pattern, as whole vectors and a shuffle: backwards, every second element, or each
+        element repeated.
+
+        None where the access is something else.
+        """
+        f, w, ln = self.f, self.width, self.lanes
+        assert ln is not None
+        mem = opcodes.memory_type(self.k.buffers[a.buffer].dtype)
+        base, ty = self.pointers[a.buffer], vec(w, mem)
+        mine = [(atom, c) for atom, c in a.ix.terms if self.varies(Ix(0, ((atom, c),)), env)]
+        if len(mine) != 1:
+            return None
+        (atom, c), out = mine[0], []
+        if atom == self.vaxis and c == 2:
+            start = self.scalar_ix(a.ix, (i,), env, atom)
+            need = f.sub(f.mul(ln.count, "2"), "1") if ln.mask is not None else str(2 * w - 1)
+            masks = [f.lane_mask(w, need) if ln.mask is not None else None, f.lane_mask(w, f.max(f.sub(need, str(w)), "0"))]
+            picks = ", ".join(f"i32 {2 * x}" for x in range(w))
+            for first in ln.starts:
+                at = f.add(start, f.mul(first, "2"))
+                low = f.load(ty, f.at(mem, base, at), masks[0])
+                high = f.load(ty, f.at(mem, base, f.add(at, str(w))), masks[1])
+                out.append(f.let(f"shufflevector {ty} {low}, {ty} {high}, <{w} x i32> <{picks}>"))
+            return out
+        if atom == self.vaxis and c == -1:
+            start = f.sub(self.scalar_ix(a.ix, (i,), env, atom), str(w - 1))
+            t = vec(w, "i64")
+            mask = None
+            if ln.mask is not None:
+                mask = f.cmp("uge", t, f.ramp(t), f.splat(t, f.max(f.sub(str(w), ln.count), "0")))
+            picks = ", ".join(f"i32 {w - 1 - x}" for x in range(w))
+            for first in ln.starts:
+                x = f.load(ty, f.at(mem, base, f.sub(start, first)), mask)
+                out.append(f.let(f"shufflevector {ty} {x}, {ty} poison, <{w} x i32> <{picks}>"))
+            return out
+        if c == 1 and self.is_pattern(atom) and atom[0] == "//" and w // atom[2] > 1:
+            start, part = self.scalar_ix(a.ix, (i,), env, atom), atom[2]
+            few = vec(w // part, mem)
+            picks = ", ".join(f"i32 {x // part}" for x in range(w))
+            for first in ln.starts:
+                mask = f.lane_mask(w // part, f.ceil_div(ln.count, part)) if ln.mask is not None else None
+                x = f.load(few, f.at(mem, base, f.add(start, f.div(first, str(part)))), mask)
+                out.append(f.let(f"shufflevector {few} {x}, {few} poison, <{w} x i32> <{picks}>"))
+            return out
+        return None
 
     def masked(self, cond: Val | None, u: int) -> str | None:
         """Lane mask and guard together for unrolled vector ``u``."""
@@ -475,7 +538,8 @@ class Printer:
         sets = f.loop(lo, end, whole, [c for _ in range(self.unroll) for c in carried], step)
 
         def rest(i: str, *acc: str) -> Sequence[str]:
-            self.lanes = Lanes([i], w, f.lane_mask(w, f.sub(hi, i)))
+            left = f.sub(hi, i)
+            self.lanes = Lanes([i], w, f.lane_mask(w, left), left)
             return body(acc)
 
         tail = f.loop(end, hi, rest, [(carried[j][0], sets[j]) for j in range(n)], w)
@@ -654,7 +718,8 @@ class Printer:
         sets = f.loop(lo, end, whole, acc, step)
 
         def rest(i: str, *a: str) -> Sequence[str]:
-            self.lanes = Lanes([i], w, f.lane_mask(w, f.sub(hi, i)))
+            left = f.sub(hi, i)
+            self.lanes = Lanes([i], w, f.lane_mask(w, left), left)
             return body(a)
 
         tail = f.loop(end, hi, rest, [(acc[j][0], sets[j]) for j in range(n)], w)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,18 @@ from .select import Selector, where
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
             "float32": "f4x", "float64": "d"}
+
+
+def run_waves(st: Stretch, times: list[tuple[str, float]]) -> None:
+    """Run the waves of a stretch one by one and measure each."""
+    at = 1
+    for label in st.labels:
+        stop = at + 2 + 2 * int(st.program[at])
+        one = np.concatenate(([1], st.program[at:stop]))
+        start = perf_counter()
+        pool.run(one.ctypes.data)
+        times.append((label, perf_counter() - start))
+        at = stop
 
 
 class Program:
@@ -259,6 +272,7 @@ class Program:
         args = np.array([self.ids.ctypes.data, table.ctypes.data, len(st.patches)], np.int64)
         st.keep += [table, args]
         words = [len(waves) + 1, 1, 0, self.address["gc_patch"], args.ctypes.data]
+        st.labels.insert(0, "patch addresses")
         for w in waves:
             words += w
         st.program = np.array(words, np.int64)
@@ -268,6 +282,7 @@ class Program:
         """One wave: count, flag, (function, argument block) pairs; notes which words to patch with object addresses."""
         base = self.args.ctypes.data
         parallel = self.nthreads > 1 and sum(s.work for s in jobs) >= PARALLEL_WORK
+        st.labels.append(" + ".join(s.symbol for s in jobs))
         words = [len(jobs), int(parallel)]
         for s in jobs:
             at = self.blocks[id(s)]
@@ -292,11 +307,13 @@ class Program:
         blocks = [np.array([t.ctypes.data, len(t) // n], np.int64) for t, n in zip(tables, (3, 2))]
         st.keep += [*tables, *blocks]
         waves.append([1, 0, self.address["gc_reset"], blocks[0].ctypes.data])
+        st.labels.append("start loop")
         if loop.before:
             waves.append(self.wave_words(st, loop.before))
+        at = len(st.labels)
         body = [self.wave_words(st, w) for w in loop.waves] + [[1, 0, self.address["gc_bump"], blocks[1].ctypes.data]]
-        for _ in range(loop.length):
-            waves += body
+        st.labels[at:] = [*st.labels[at:], "next iteration"] * loop.length
+        waves += body * loop.length
         if loop.after:
             waves.append(self.wave_words(st, loop.after))
 
@@ -317,8 +334,15 @@ class Program:
         with memory.plan_lock():
             return self.run(bindings, free)
 
-    def run(self, bindings: list[Any], free: Collection[int]) -> list[Any]:
-        """Bind, execute, hand out the results."""
+    def timed(self, bindings: list[Any]) -> list[tuple[str, float]]:
+        """Run once, wave by wave, overwriting nothing: (kernels of the wave or library call, seconds), in order."""
+        times: list[tuple[str, float]] = []
+        with memory.plan_lock():
+            self.run(bindings, (), times)
+        return times
+
+    def run(self, bindings: list[Any], free: Collection[int], times: list[tuple[str, float]] | None = None) -> list[Any]:
+        """Bind, execute, hand out the results. With ``times``, one wave at a time, measured."""
         if self.nthreads != threads.get_num_threads():
             self.place_intermediates()
             self.link()
@@ -337,11 +361,17 @@ class Program:
         for st in self.stretches:
             if isinstance(st, Stretch):
                 self.pack_ids(self.ids.data, 0, *map(id, objects))
-                pool.run(st.address)
+                if times is None:
+                    pool.run(st.address)
+                else:
+                    run_waves(st, times)
                 if self.checks and self.err[0]:
                     return self.failed(bindings)
             else:
+                start = perf_counter()
                 self.call(st, objects, bindings)
+                if times is not None:
+                    times.append((st.label, perf_counter() - start))
         return self.results(objects, bindings)
 
     def rebase(self) -> None:

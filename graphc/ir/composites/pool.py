@@ -8,8 +8,7 @@ from ...dtypes import int64
 from ...errors import ShapeError
 from .. import build as P
 from ..node import Aval, aval
-from ..optable import OPS, composite
-from ..recorder import apply
+from ..optable import composite
 from ..samples import draw
 
 
@@ -61,7 +60,7 @@ def _vjp(ctx: Any, g: Any) -> Any:
     gw = P.reshape(gw, (*g.shape, *kernel))
     lead = x.ndim - len(kernel)
     padded = (*x.shape[:lead], *[n + a + b for n, a, b in zip(x.shape[lead:], lo, hi)])
-    full = apply(OPS["fold"], (gw,), (padded, tuple(range(lead, x.ndim)), kernel, stride, dilation))
+    full = P.fold(gw, padded, tuple(range(lead, x.ndim)), kernel, stride, dilation)
     starts = (0,) * lead + lo
     return (P.slice_(full, starts, tuple([s + n for s, n in zip(starts, x.shape)]), (1,) * x.ndim),)
 

@@ -11,8 +11,7 @@ from ...errors import ShapeError
 from .. import build as P
 from ..infer import common_device
 from ..node import Aval, aval
-from ..optable import OPS, prim
-from ..recorder import apply
+from ..optable import prim
 from ..samples import draw
 
 
@@ -193,6 +192,6 @@ def window_np(attrs: Any, x: np.ndarray) -> np.ndarray:
 
 
 prim("window", kind="view", attrs=("axes", "sizes", "strides", "dilations"), infer=_window_infer, eval_np=window_np,
-     loop="view", vjp=lambda ctx, g: (apply(OPS["fold"], (g,), (ctx.in_avals[0].shape, *ctx.attrs)),), saves=(),
+     loop="view", vjp=lambda ctx, g: (P.fold(g, ctx.in_avals[0].shape, *ctx.attrs),), saves=(),
      samples=lambda: [((draw("w", 2, 6, 5),), ((1, 2), (3, 2), (2, 1), (1, 2)))],
      doc="Sliding windows over axes; window axes are appended.")
