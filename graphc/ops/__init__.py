@@ -14,6 +14,7 @@ from . import (  # noqa: E402
     convert,
     creation,
     indexing,
+    linalg_old,
     loss,
     matmul,
     methods,
@@ -36,12 +37,15 @@ def _export() -> None:
     methods.install()
     for family in (indexing, sort, setops, matmul):
         methods.install_family(family)
+    methods.install_family(linalg_old, linalg_old.METHODS)
     methods.install_family(activation, ["relu", "relu_", "softmax", "log_softmax", "prelu", "hardshrink"])
     for family in FAMILIES:
         for name, obj in vars(family).items():
             if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
                 if isinstance(globals().get(name, sys), ModuleType):  # a function named like its family wins
                     globals()[name] = obj
+    for name in linalg_old.NAMES:
+        globals()[name] = getattr(linalg_old, name)
 
 
 _export()

@@ -294,7 +294,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
     if p is None or p == "fro":
         p = 2
     if p == "nuc":
-        from .linalg import matrix_norm
+        from .linalg_norm import matrix_norm
 
         return matrix_norm(input, "nuc", keepdim=keepdim)
     if isinstance(p, str):

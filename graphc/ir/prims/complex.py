@@ -75,3 +75,16 @@ def _complex_vjp(ctx: Any, g: Any) -> Any:
 prim("complex", kind="pointwise", attrs=(), infer=_complex_infer, eval_np=_complex_np, loop="complex", vjp=_complex_vjp,
      saves=(), samples=lambda: [((draw("a", 3, 4), draw("b", 3, 4)), ()), ((draw("a", 3, 1), draw("b", 4)), ())],
      doc="re + i im.")
+
+
+def direction(z: Any) -> Any:
+    """z / |z|, and 0 at 0."""
+    size = apply(OPS["magnitude"], (z,))
+    zero = P.eq(size, 0)
+    scale = P.where(zero, P.zeros_like(size), P.reciprocal(P.where(zero, P.full_like(size, 1), size)))
+    return P.mul(z, P.cast(scale, z.aval.dtype))
+
+
+prim("magnitude", kind="pointwise", attrs=(), infer=_part_infer("abs"), eval_np=lambda attrs, x: np.abs(x), loop="magnitude",
+     vjp=lambda ctx, g: (P.mul(P.cast(g, ctx.ins[0].aval.dtype), direction(ctx.ins[0])),), saves=(0,),
+     samples=lambda: [((_z("m", 3, 4),), ()), ((_z("m", 0),), ())], doc="Absolute value of complex numbers, real.")

@@ -546,3 +546,51 @@ prim("linalg_lstsq", kind="opaque", attrs=("rcond",), infer=_lstsq_infer,
      saves=(0, 1),
      samples=lambda: [((draw("o", 4, 2), draw("b", 4, 3)), (1e-12,)), ((draw("o", 2, 2, 3), draw("b", 2, 2, 1)), (1e-12,))],
      doc="Least-squares solution of least norm.")
+
+
+# ------------------------------------------------------------------------------------- general eigenvalues, reflectors
+def _eig_infer(attrs: Any, a: Aval) -> tuple[Aval, Aval]:
+    _square("linalg.eig", a)
+    dt = a.dtype.to_complex()
+    return _with_batch(a, a.shape[-1], dt=dt), _with_batch(a, *a.shape[-2:], dt=dt)
+
+
+def _eig_np(attrs: Any, a: np.ndarray) -> Any:
+    if not np.isfinite(a).all():
+        raise LinAlgError("torch.linalg.eig: input tensor should not contain infs or NaNs.")
+    return tuple(_converged("linalg.eig", np.linalg.eig, a))
+
+
+def _eig_vjp(ctx: Any, g: Any) -> Any:
+    w, v = ctx.out
+    gw, gv = g
+    inner = None if gw is None else diag_matrix(gw)
+    vh = adjoint(v)
+    if gv is not None:
+        both = P.matmul(vh, gv)
+        along = P.where(on_diagonal(both), both, P.zeros_like(both))  # vectors have norm 1: no change along themselves
+        both = P.sub(both, P.matmul(P.matmul(vh, v), P.mul(P.add(along, conj(along)), 0.5)))
+        nd = w.aval.ndim
+        gap = conj(P.sub(P.unsqueeze(w, nd - 1), P.unsqueeze(w, nd)))
+        diagonal = on_diagonal(both)
+        both = P.where(diagonal, P.zeros_like(both), P.div(both, P.where(diagonal, P.full_like(gap, 1), gap)))
+        inner = _plus(inner, both)
+    if inner is None:
+        return (None,)
+    return (P.cast(solve(vh, P.matmul(inner, vh))[0], ctx.in_avals[0].dtype),)
+
+
+prim("linalg_eig", kind="opaque", attrs=(), infer=_eig_infer, eval_np=_eig_np, loop="library", vjp=_eig_vjp, saves=("out",),
+     n_out=2, samples=lambda: [((draw("n", 3, 3),), ()), ((draw("n", 2, 4, 4, dtype=np.float32),), ()),
+                               ((np.zeros((0, 2, 2)),), ())],
+     doc="(eigenvalues, eigenvectors of norm 1 as columns), complex.")
+
+
+def _geqrf_np(attrs: Any, a: np.ndarray) -> Any:
+    h, tau = np.linalg.qr(a, "raw")
+    return np.swapaxes(h, -1, -2), tau
+
+
+prim("geqrf", kind="opaque", attrs=(), infer=lambda attrs, a: (a, _with_batch(a, min(a.shape[-2:]))), eval_np=_geqrf_np,
+     loop="library", vjp=None, saves=(), n_out=2, samples=lambda: [((draw("h", 4, 3),), ()), ((draw("h", 2, 2, 3),), ())],
+     doc="(R with the reflectors' vectors below it, their factors) of the QR factorization.")
