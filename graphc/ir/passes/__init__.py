@@ -9,10 +9,11 @@ from ..node import Graph
 from .algebra import simplify
 from .cse import merge_common
 from .dce import dce
+from .exchange import exchange_operands
 from .expand import expand_composites
 from .fold import fold_constants
 
-PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_common, dce)
+PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_common, exchange_operands, dce)
 
 
 def run_passes(graph: Graph) -> Graph:
