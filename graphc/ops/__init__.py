@@ -10,6 +10,7 @@ from ..ir import composites, prims  # noqa: F401  (fill the op table)
 from . import (  # noqa: E402
     activation,
     attention,
+    complex_parts,
     conv,
     convert,
     creation,
@@ -38,14 +39,16 @@ def _export() -> None:
     for family in (indexing, sort, setops, matmul):
         methods.install_family(family)
     methods.install_family(linalg_old, linalg_old.METHODS)
+    complex_parts.install()
     methods.install_family(activation, ["relu", "relu_", "softmax", "log_softmax", "prelu", "hardshrink"])
     for family in FAMILIES:
         for name, obj in vars(family).items():
             if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
                 if isinstance(globals().get(name, sys), ModuleType):  # a function named like its family wins
                     globals()[name] = obj
-    for name in linalg_old.NAMES:
-        globals()[name] = getattr(linalg_old, name)
+    for module in (linalg_old, complex_parts):
+        for name in module.NAMES:
+            globals()[name] = getattr(module, name)
 
 
 _export()

@@ -68,9 +68,6 @@ def _solve(A: Tensor, B: Tensor, left: bool, check: str) -> tuple[Value, Value]:
     same_dtype("linalg.solve", a, b)
     vector = is_vector_rhs(a, b)
     if vector:
-        if not left:
-            raise ShapeError("linalg.solve: Vector broadcasting of the left hand side is not supported for left=False. In "
-                             "this case linalg.solve is equivalent to B / A.squeeze(-1)")
         b = P.unsqueeze(b, b.aval.ndim)
     if b.aval.shape[-2 if left else -1] != a.aval.shape[-1]:
         (m, n), (p, q) = a.aval.shape[-2:], b.aval.shape[-2:]
@@ -154,7 +151,7 @@ def eigh(A: Tensor, UPLO: str = "L", *, out: Any = None) -> Any:
 
 def eigvalsh(A: Tensor, UPLO: str = "L", *, out: Tensor | None = None) -> Tensor:
     """Eigenvalues of hermitian matrices, ascending."""
-    return to_out(out, _eigh("linalg.eigvalsh", A, UPLO)[0])
+    return to_out(out, _eigh("linalg.eigh", A, UPLO)[0])
 
 
 # ---------------------------------------------------------------------------------------------------- SVD, QR, LU, eig
@@ -173,7 +170,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None, out
 
 def svdvals(A: Tensor, *, driver: str | None = None, out: Tensor | None = None) -> Tensor:
     """Singular values, descending."""
-    _driver("torch.linalg.svdvals", driver)
+    _driver("torch.linalg.svd", driver)
     s = singular_values(matrices("linalg.svd", A))
     raise_now(s)
     return to_out(out, s)
@@ -312,6 +309,8 @@ def matrix_power(A: Tensor, n: int, *, out: Tensor | None = None) -> Tensor:
 def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None,
                 out: Tensor | None = None) -> Tensor:
     """How many singular values exceed max(atol, rtol * largest), int64."""
+    if A.ndim < 2:
+        raise ShapeError("torch.linalg.matrix_rank: The input tensor input must have at least 2 dimensions.")
     v = matrices("linalg.matrix_rank", A)
     if tol is not None:
         atol, rtol = tol, 0.0
@@ -358,7 +357,9 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     driver = "gelsy" if driver is None else driver
     if driver not in ("gels", "gelsy", "gelsd", "gelss"):
         raise AutogradError(f"{name}: parameter `driver` should be one of (gels, gelsy, gelsd, gelss)")
-    same_dtype(name, a, b)
+    if a.aval.dtype is not b.aval.dtype:
+        raise DTypeError(f"{name}: Expected input and other to have the same dtype, but got input's dtype {c_name(a)} and "
+                         f"other's dtype {c_name(b)}")
     if vector := is_vector_rhs(a, b):
         b = P.unsqueeze(b, b.aval.ndim)
     if a.aval.shape[-2] != b.aval.shape[-2]:

@@ -63,7 +63,7 @@ def _matrix_dims(v: Value, dim: Any) -> tuple[int, int]:
         raise ShapeError(f"linalg.matrix_norm: dim must be a 2-tuple. Got {' '.join(map(str, dim))}")
     a, b = (norm_dim(d, v.aval.ndim) for d in dim)
     if a == b:
-        raise ShapeError(f"linalg.matrix_norm: dims must be different. Got ({dim[0]}, {dim[1]})")
+        raise ShapeError(f"linalg.matrix_norm: dims must be different. Got ({a}, {b})")
     return a, b
 
 
@@ -117,7 +117,7 @@ def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, 
         if A.ndim not in (1, 2) or isinstance(ord, str) and A.ndim != 2:
             raise ShapeError("linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got "
                              f"{A.ndim}D." if not isinstance(ord, str) or A.ndim != 1 else
-                             f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, got {A.ndim}.")
+                             "linalg.matrix_norm: The input tensor A must have at least 2 dimensions.")
         dims = (-1,) if A.ndim == 1 else (-2, -1)
     elif len(dims) not in (1, 2):
         raise ShapeError(f"linalg.norm: If dim is specified, it must be of length 1 or 2. Got {list(dims)}")
@@ -138,7 +138,7 @@ def cond(A: Tensor, p: Any = None, *, out: Tensor | None = None) -> Tensor:
         return to_out(out, P.div(lo, hi) if p == -2 else P.div(hi, lo))
     if p not in ("fro", "nuc", 1, -1, math.inf, -math.inf):
         raise AutogradError(f"linalg.cond got an invalid norm type: {p}")
-    check_square("linalg.cond", v)
+    check_square(f"linalg.cond(ord={p})", v)
     x, info = F.inverse(v)
     dims = (v.aval.ndim - 2, v.aval.ndim - 1)
     bad = P.ne(info, 0)
@@ -203,8 +203,9 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor
     vs = [val(t, "tensors") for t in tensors]
     for i, v in enumerate(vs):
         if v.aval.ndim != 2 and not (i in (0, n - 1) and v.aval.ndim == 1):
-            what = "1D or 2D" if i in (0, n - 1) else "2D"
-            raise ShapeError(f"multi_dot(): tensor {i} must be {what} but got {v.aval.ndim}D")
+            what = "the first tensor must be 1D or 2D" if i == 0 else f"tensor {i} must be 2D"
+            what = "the last tensor must be 1D or 2D" if i == n - 1 else what
+            raise ShapeError(f"multi_dot(): {what} but got {v.aval.ndim}D")
         same_dtype("multi_dot()", vs[0], v)
     first, last = vs[0].aval.ndim == 1, vs[-1].aval.ndim == 1
     vs[0] = P.unsqueeze(vs[0], 0) if first else vs[0]
@@ -279,7 +280,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, *, out: Tensor | None = 
 def tensorinv(A: Tensor, ind: int = 2, *, out: Tensor | None = None) -> Tensor:
     """The tensor whose tensordot over ``ind`` dims undoes A's."""
     if ind <= 0:
-        raise AutogradError("Expected a strictly positive integer for 'ind'")
+        raise AutogradError("Expected a strictly positive integer for 'ind', but got " + str(ind))
     v = val(A, "A")
     head, tail = v.aval.shape[:ind], v.aval.shape[ind:]
     if math.prod(tail) != math.prod(head):

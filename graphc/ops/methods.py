@@ -138,8 +138,7 @@ def install() -> None:
     setattr(Tensor, "type", convert.type_)  # noqa: B010
     for name in ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"):
         setattr(Tensor, name, getattr(creation, name))
-    Tensor.T = Tensor.H = property(shape.T)  # type: ignore[assignment,attr-defined]
-    Tensor.mT = Tensor.mH = property(shape.mT)  # type: ignore[assignment,attr-defined]
-    Tensor.real = property(lambda self: self)  # type: ignore[assignment,attr-defined]
+    Tensor.T = property(shape.T)  # type: ignore[attr-defined]
+    Tensor.mT = property(shape.mT)  # type: ignore[assignment,attr-defined]
 
 

@@ -1,5 +1,6 @@
 """Complex numbers: their parts, their conjugates. A gradient of a real loss to z = x + iy is dL/dx + i dL/dy, PyTorch's
-convention; so vjp rules multiply by conjugates (``P.conj`` of a real value is itself)."""
+convention; so vjp rules multiply by conjugates. Rules written for real numbers are made right for complex ones here, where
+the op is analytic: g conj(f'(z)) = conj(conj(g) f'(z)), the rule between two conjugations."""
 from __future__ import annotations
 
 from typing import Any
@@ -13,6 +14,7 @@ from ..node import Aval, aval
 from ..optable import OPS, prim
 from ..recorder import apply
 from ..samples import draw
+from . import contraction, pointwise, reduction  # noqa: F401  (their rows are extended below)
 
 
 def _z(tag: str, *shape: int) -> np.ndarray:
@@ -88,3 +90,26 @@ def direction(z: Any) -> Any:
 prim("magnitude", kind="pointwise", attrs=(), infer=_part_infer("abs"), eval_np=lambda attrs, x: np.abs(x), loop="magnitude",
      vjp=lambda ctx, g: (P.mul(P.cast(g, ctx.ins[0].aval.dtype), direction(ctx.ins[0])),), saves=(0,),
      samples=lambda: [((_z("m", 3, 4),), ()), ((_z("m", 0),), ())], doc="Absolute value of complex numbers, real.")
+
+
+# ------------------------------------------------------------------------------------------------- rules of analytic ops
+# Of reduce and scan the product is meant; sums are unharmed.
+ANALYTIC = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh",
+            "cosh", "tanh", "asinh", "acosh", "atanh", "sqrt", "rsqrt", "reciprocal", "mul", "div", "pow", "contract", "reduce",
+            "scan")
+
+
+def analytic(rule: Any) -> Any:
+    """The vjp ``rule`` of an analytic function, right for complex cotangents, too."""
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        if not g.aval.dtype.is_complex:
+            return rule(ctx, g)
+        conj = OPS["conj"]
+        return tuple([None if r is None else apply(conj, (r,)) for r in rule(ctx, apply(conj, (g,)))])
+
+    return vjp
+
+
+for _name in ANALYTIC:
+    OPS[_name].vjp = analytic(OPS[_name].vjp)

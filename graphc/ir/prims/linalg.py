@@ -353,7 +353,7 @@ def _qr_vjp(ctx: Any, g: Any) -> Any:
     m, n = ctx.in_avals[0].shape[-2:]
     if mode == "r":
         raise AutogradError("The derivative of linalg.qr depends on Q, which is not computed when mode='r'. Please use "
-                            "linalg.qr(A, mode='reduced') if you are going to require gradients through linalg.qr.")
+                            "linalg.qr(A, mode='reduced') if you are going to differentiate through linalg.qr.")
     if mode == "complete" and m > n:
         raise AutogradError("The QR decomposition is not differentiable when mode='complete' and nrows > ncols.")
     if gq is None and gr is None:
