@@ -13,6 +13,8 @@ from ..fuse import Schedule
 from ..index import Ix
 from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
+from .contraction import View, dense_strides, product, view_of
+from .gemm import Operand, gemm_jobs
 from .jobs import Call, Job, Key, Step
 from .kernel import print_kernel
 from .loop import lower_loop
@@ -41,7 +43,32 @@ class Selector:
             loop = lower_loop(item, keys, lambda graph, sched: Selector(graph, sched).all())
             if loop is not None:
                 return [*copies, loop]
+        if item.op.name == "contract" and item.avals[0].dtype.is_floating_point and item.avals[0].size:
+            return self.contraction(item)
         return [_call(item)]
+
+    def contraction(self, node: Node) -> list[Step]:
+        """A product of strided operands; operands whose axes do not merge are copied into an order that does."""
+        attrs, (a, b) = node.attrs, node.in_avals
+        operands = [(base, ix) for base, ix in (self.sched.views.get(s, (s, None)) for s in node.ins)]
+        places: list[tuple[Key, View]] = [(base, view_of(av, ix)) for (base, ix), av in zip(operands, (a, b))]
+        copies: list[Step] = []
+        p = product(attrs, a, b, places[0][1], places[1][1])
+        for which in (1, 0):
+            if p is None:
+                (base, ix), slot, av = operands[which], node.ins[which], node.in_avals[which]
+                free = [i for i in range(av.ndim) if i not in attrs[which] and i not in attrs[2 + which]]
+                order = (*attrs[0], *free, *attrs[2]) if which == 0 else (*attrs[1], *attrs[3], *free)
+                key = ("ordered", node.slot, which)
+                copies.append(self.copy(slot, base, ix, key, order))
+                strides = dense_strides(tuple([av.shape[d] for d in order]))
+                places[which] = (key, View(0, tuple([strides[order.index(d)] for d in range(av.ndim)])))
+                p = product(attrs, a, b, places[0][1], places[1][1])
+        assert p is not None
+        (ka, va), (kb, vb) = places
+        left, right = Operand(ka, va.offset, p.batch_a, *p.a), Operand(kb, vb.offset, p.batch_b, *p.b)
+        return [*copies, *gemm_jobs(node.avals[0].dtype, p.batch, p.m, p.n, p.k, left, right, node.slot,
+                                    ("gemm", node.slot), self.bits)]
 
     def dense(self, slots: tuple[int, ...]) -> tuple[list[Key], list[Step]]:
         """Keys where the slots lie contiguous, and the jobs that copy those that do not."""
@@ -55,19 +82,21 @@ class Selector:
                 continue
             if s not in self.copied:
                 self.copied[s] = ("dense", s)
-                jobs.append(self.copy(s, base, ix))
+                jobs.append(self.copy(s, base, ix, self.copied[s], tuple(range(len(shape)))))
             keys.append(self.copied[s])
         return keys, jobs
 
-    def copy(self, slot: int, base: int, ix: Ix) -> Job:
-        """The copy of a strided view into a buffer of its own."""
+    def copy(self, slot: int, base: int, ix: Ix | None, key: Key, order: tuple[int, ...]) -> Job:
+        """The copy of a (strided) value into the buffer ``key``, its axes in ``order``."""
         av = self.avals[slot]
-        buffers = (Buf(base, av.dtype, self.avals[base].size), Buf(("dense", slot), av.dtype, av.size))  # type: ignore[arg-type]
-        flat = index.flatten([index.var(d) if n != 1 else Ix(0, ()) for d, n in enumerate(av.shape)], av.shape)
+        buffers = (Buf(base, av.dtype, self.avals[base].size), Buf(key, av.dtype, av.size))  # type: ignore[arg-type]
+        at = [index.var(d) if n != 1 else Ix(0, ()) for d, n in enumerate(av.shape)]
+        flat = index.flatten([at[d] for d in order], tuple([av.shape[d] for d in order]))
+        ix = index.flatten(at, av.shape) if ix is None else ix
         k = tidy(Kernel("k_copy", av.shape, av.ndim, buffers, (Stmt("load", (), av.dtype, Access(0, ix, ()), None),),
                         (Store(Access(1, flat, ()), 0),)))
         job = kernel_job(k, self.bits)
-        job.own[("dense", slot)] = av.nbytes
+        job.own[key] = av.nbytes
         return job
 
 
