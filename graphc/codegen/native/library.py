@@ -31,11 +31,11 @@ def zeros_allowed(node: Node, position: int) -> bool:
 
 
 def _take_put(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
-    return scatter.take_put_jobs(attrs, *ins, keys, out_keys[0], unique, bits)
+    return scatter.take_put_jobs(attrs, ins[0], ins[1], ins[2], keys, out_keys[0], unique, bits)
 
 
 def _scatter(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
-    return scatter.scatter_jobs(attrs, *ins, keys, out_keys[0], unique, bits)
+    return scatter.scatter_jobs(attrs, ins[0], ins[1], ins[2], keys, out_keys[0], unique, bits)
 
 
 def _bitcast(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:

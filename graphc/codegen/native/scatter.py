@@ -1,4 +1,4 @@
-"""Combining into a base at indices: ``take_put`` (rows of the source, one index each) and ``scatter`` (an index for each element).
+"""Combining into a base at indices: ``take_put`` (an index for each row of the source) and ``scatter`` (one for each element).
 
 The base is copied to the result first, by a job of its own. Then threads own disjoint parts of the result: whole slices in
 front of the indexed axis, else columns behind it, else ranges of the indexed axis itself. Every thread walks all indices
@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
-from ...dtypes import bool_, complex64, complex128, dtype, float32, float64, int64
+from ...dtypes import complex64, complex128, dtype, float32, float64, int64
 from ...ir.node import Aval
 from . import opcodes, vmath
 from .jobs import SUPPORT, Job, Key
@@ -169,7 +169,8 @@ def _rows_kernel(dt: dtype, it: dtype, mode: str, wrap: bool, bits: int) -> tupl
                 def some(i: str, mask: str | None) -> None:
                     new = opcodes.load_convert(f, dt, ty, f.load(vec(w, smem), f.at(smem, s, i), mask))
                     at = f.at(dmem, d, i)
-                    r = _combine(f, mode, acc, ty, lambda: opcodes.load_convert(f, acc, ty, f.load(vec(w, dmem), at, mask)), new)
+                    old = partial(f.load, vec(w, dmem), at, mask)
+                    r = _combine(f, mode, acc, ty, lambda: opcodes.load_convert(f, acc, ty, old()), new)
                     f.store(vec(w, dmem), opcodes.store_convert(f, acc, ty, r), at, mask)
 
                 sweep(f, *area.columns, w, some)
@@ -262,13 +263,14 @@ def take_put_jobs(attrs: Any, base: Aval, idx: Aval, src: Aval, keys: Sequence[K
     def make(to: Key) -> Job | None:
         if not src.size:
             return None
-        numbers = (outer, n, m, cols)
+        numbers: tuple[int, ...] = (outer, n, m, cols)
+        used: list[Any] = [to, keys[1], keys[2]]
         if cols < POINT_COLUMNS:
             kernel = _points_kernel(dt, idx.dtype, mode, wrap, 1)
             numbers = (*numbers, cols, 1, cols, 0, 1, outer, n * cols, 0, m * cols)
         else:
             kernel = _rows_kernel(dt, idx.dtype, mode, wrap, bits)
-        return Job(*kernel, [to, keys[1], keys[2], "err"], numbers, {to, keys[1], keys[2]}, {to}, work=src.size + m, checks=True)
+        return Job(*kernel, [*used, "err"], numbers, set(used), {to}, work=src.size + m, checks=True)
 
     return _around(out, keys[0], dt, mode, base.size * pair, unique, bits, make)
 
@@ -308,5 +310,5 @@ def scatter_jobs(attrs: Any, base: Aval, idx: Aval, src: Aval, keys: Sequence[Ke
     return _around(out, keys[0], dt, mode, base.size, unique, bits, make)
 
 
-__all__ = ["Area", "accumulator", "base_job", "bool_", "convert_job", "part", "scatter_jobs", "seal", "sweep", "take_put_jobs",
+__all__ = ["Area", "accumulator", "base_job", "convert_job", "part", "scatter_jobs", "seal", "sweep", "take_put_jobs",
            "width_of"]

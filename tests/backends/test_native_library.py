@@ -1,0 +1,193 @@
+"""The hand-written library kernels against the op table's NumPy rows, for any number of threads and both vector widths."""
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from graphc.codegen.native.jobs import Job
+from graphc.codegen.native.library import library_jobs, zeros_allowed
+from graphc.device import device
+from graphc.dtypes import from_numpy
+from graphc.errors import IndexOutOfRangeError
+from graphc.ir.node import aval
+from graphc.ir.optable import OPS
+from graphc.runtime import jit
+
+pytestmark = pytest.mark.skipif(not jit.available(), reason="no llvmlite")
+BITS = (256, 512) if jit.available() and jit.vector_bits() == 512 else (256,)
+CPU = device("cpu")
+BF16 = np.dtype(ml_dtypes.bfloat16)
+GUARD = 64  # bytes behind every buffer that must stay as they were
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
+class Failed(Exception):
+    """A kernel set the error word."""
+
+
+def execute(jobs: list[Job], memory: dict[Any, np.ndarray], nthreads: int) -> None:
+    """Run jobs one after the other, each as ``nthreads`` shares; ``memory`` holds a byte array for every key."""
+    err = np.zeros(2, np.int64)
+    for job in jobs:
+        for key, n in job.own.items():
+            memory[key] = np.full(n + GUARD, 0xA5, np.uint8)
+    for job in jobs:
+        scratch = np.full(job.scratch * nthreads + GUARD, 0xA5, np.uint8)
+        assert job.reads | job.writes >= {p for p in job.pointers if p not in ("err", "scratch")}
+        words = [err.ctypes.data if p == "err" else scratch.ctypes.data if p == "scratch" else memory[p].ctypes.data
+                 for p in job.pointers]
+        args = np.array([*words, *job.numbers], np.int64)
+        run = _CALL(jit.engine().functions({job.symbol: job.text})[job.symbol])
+        for tid in range(nthreads):
+            run(args.ctypes.data, tid, nthreads)
+        assert (scratch[job.scratch * nthreads:] == 0xA5).all(), "scratch overrun"
+        if err[0]:
+            raise Failed
+    for job in jobs:
+        for key, n in job.own.items():
+            assert (memory[key][n:] == 0xA5).all(), "buffer overrun"
+
+
+def native(name: str, attrs: tuple, arrays: list[np.ndarray], bits: int, nthreads: int, zero: bool = False) -> Any:
+    """What the native jobs of a primitive give; None if there are none."""
+    row = OPS[name]
+    ins = [aval(a.shape, from_numpy(a.dtype), CPU) for a in arrays]
+    inferred = row.infer(attrs, *ins)
+    outs = inferred if isinstance(inferred, tuple) else (inferred,)
+    node: Any = SimpleNamespace(op=row, attrs=attrs)
+    keys: list[Any] = [("in", k) for k in range(len(arrays))]
+    out_keys = [("out", k) for k in range(len(outs))]
+    memory: dict[Any, np.ndarray] = {}
+    for key, a in zip(keys, arrays):
+        memory[key] = np.frombuffer(a.tobytes() + b"\xa5" * GUARD, np.uint8).copy()
+    for key, a in zip(out_keys, outs):
+        memory[key] = np.full(a.nbytes + GUARD, 0xA5, np.uint8)
+    before = {k: memory[k].copy() for k in keys}
+    if zero:
+        assert zeros_allowed(node, 0)
+        keys[0] = None
+    jobs = library_jobs(node, ins, outs, keys, out_keys, 7, bits)
+    if jobs is None:
+        return None
+    execute(jobs, memory, nthreads)
+    assert all((memory[k] == before[k]).all() for k in keys if k is not None), "an input was written"
+    results = []
+    for key, a in zip(out_keys, outs):
+        assert (memory[key][a.nbytes:] == 0xA5).all(), "result overrun"
+        results.append(memory[key][:a.nbytes].view(a.dtype.np).reshape(a.shape))
+    return tuple(results) if isinstance(inferred, tuple) else results[0]
+
+
+def compare(name: str, attrs: tuple, arrays: list[np.ndarray], rtol: float = 0.0, atol: float = 0.0, **how: Any) -> None:
+    """Native results against the row's, at every vector width, for several numbers of threads bit by bit."""
+    with np.errstate(all="ignore"):
+        want = OPS[name].eval_np(attrs, *arrays)
+    for bits in BITS:
+        got = native(name, attrs, arrays, bits, 1, **how)
+        assert got is not None, f"no kernel for {name} {attrs}"
+        for n in (2, 3, 7):
+            again = native(name, attrs, arrays, bits, n, **how)
+            for a, b in zip(got if isinstance(got, tuple) else [got], again if isinstance(again, tuple) else [again]):
+                assert a.tobytes() == b.tobytes(), f"{n} threads differ"
+        for g, w in zip(got if isinstance(got, tuple) else [got], want if isinstance(want, tuple) else [want]):
+            w = np.asarray(w)
+            assert g.shape == w.shape and g.dtype == w.dtype
+            if rtol or atol:
+                wide = np.complex128 if g.dtype.kind == "c" else np.float64
+                np.testing.assert_allclose(g.astype(wide), w.astype(wide), rtol, atol)
+            else:
+                np.testing.assert_array_equal(g, w)
+
+
+def draw(shape: Any, dtype: Any, seed: int = 0) -> np.ndarray:
+    """Random values of a dtype, some of them equal."""
+    r = np.random.default_rng(seed)
+    dtype = np.dtype(dtype)
+    if dtype == np.bool_:
+        return r.random(shape) < 0.5
+    if dtype.kind in "iu":
+        low = 0 if dtype.kind == "u" else -50
+        return r.integers(low, 50, shape).astype(dtype)
+    if dtype.kind == "c":
+        return (r.standard_normal(shape) + 1j * r.standard_normal(shape)).astype(dtype)
+    return r.standard_normal(shape).astype(dtype)
+
+
+# -------------------------------------------------------------------------------------------------------------- take_put
+@pytest.mark.parametrize("shape,axis,m", [((50, 37), 0, 90), ((7, 128), 0, 40), ((3, 20, 5), 1, 33), ((2, 9, 3), 1, 20),
+                                          ((6, 31), 1, 64), ((100,), 0, 300), ((4, 1, 70), 1, 3), ((5, 6), 0, 0)])
+@pytest.mark.parametrize("mode", ["add", "set", "mul", "max", "min"])
+def test_take_put(shape: tuple[int, ...], axis: int, m: int, mode: str) -> None:
+    base = draw(shape, np.float32, 1)
+    idx = np.random.default_rng(2).integers(0, shape[axis], m)
+    src = draw((*shape[:axis], m, *shape[axis + 1:]), np.float32, 3)
+    compare("take_put", (axis, mode, False), [base, idx, src], 1e-5 if mode in ("add", "mul") else 0,
+            1e-5 if mode == "add" else 0)
+
+
+@pytest.mark.parametrize("dt", [np.float64, np.float16, BF16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_,
+                                np.complex64, np.complex128])
+@pytest.mark.parametrize("mode", ["add", "set"])
+def test_take_put_dtypes(dt: Any, mode: str) -> None:
+    half = np.dtype(dt).itemsize == 2 and np.dtype(dt).kind not in "iu"
+    tol = 2e-2 if half and mode == "add" else 1e-6 if np.dtype(dt).kind in "fcV" and mode == "add" else 0
+    idx = np.array([[4, -1], [0, 4], [2, -5]], np.int32)
+    for cols in (19, 1):
+        compare("take_put", (0, mode, True), [draw((5, cols), dt, 1), idx, draw((3, 2, cols), dt, 2)], tol, tol)
+
+
+def test_take_put_into_zeros() -> None:
+    idx = np.random.default_rng(0).integers(0, 9, 40)
+    for dt in (np.float32, np.float16, np.int32):
+        compare("take_put", (0, "add", False), [np.zeros((9, 20), dt), idx, draw((40, 20), dt)], 1e-2, 1e-2, zero=True)
+
+
+@pytest.mark.parametrize("bad,wrap", [(5, False), (-1, False), (5, True), (-6, True)])
+def test_take_put_out_of_range(bad: int, wrap: bool) -> None:
+    for cols in (1, 20):
+        args = [draw((5, cols), np.float32), np.array([0, bad, 1]), draw((3, cols), np.float32)]
+        with pytest.raises(IndexOutOfRangeError):
+            OPS["take_put"].eval_np((0, "add", wrap), *args)
+        for n in (1, 3):
+            with pytest.raises(Failed):
+                native("take_put", (0, "add", wrap), args, BITS[-1], n)
+
+
+# --------------------------------------------------------------------------------------------------------------- scatter
+@pytest.mark.parametrize("base,idx,src,axis", [
+    ((9, 5), (20, 5), (20, 5), 0), ((9, 5), (20, 3), (22, 4), 0), ((4, 30), (4, 50), (4, 50), 1), ((4, 30), (3, 50), (4, 60), 1),
+    ((50,), (200,), (200,), 0), ((3, 4, 5), (2, 7, 4), (3, 7, 5), 1), ((3, 4, 5, 6), (2, 3, 9, 5), (2, 4, 9, 6), 2),
+    ((3, 4, 5, 6), (6, 3, 4, 5), (6, 4, 5, 6), 0), ((3, 4, 5, 6), (3, 4, 5, 9), (3, 4, 5, 9), 3), ((), (), (), 0),
+    ((4, 3), (0, 3), (2, 3), 0)])
+@pytest.mark.parametrize("mode", ["add", "set", "max"])
+def test_scatter(base: Any, idx: Any, src: Any, axis: int, mode: str) -> None:
+    n = base[axis] if base else 1
+    at = np.asarray(np.random.default_rng(5).integers(0, n, idx))
+    compare("scatter", (axis, mode), [np.asarray(draw(base, np.float32, 1)), at, np.asarray(draw(src, np.float32, 2))],
+            1e-5 if mode == "add" else 0, 1e-5 if mode == "add" else 0)
+
+
+@pytest.mark.parametrize("dt", [np.float64, np.float16, BF16, np.int64, np.uint8, np.bool_])
+def test_scatter_dtypes(dt: Any) -> None:
+    idx = np.random.default_rng(5).integers(0, 4, (12, 7)).astype(np.int32)
+    for mode in ("add", "set", "mul", "max", "min"):
+        tol = 2e-2 if np.dtype(dt).itemsize == 2 else 0
+        compare("scatter", (0, mode), [draw((4, 9), dt, 1), idx, draw((12, 9), dt, 2)], tol, tol)
+
+
+def test_scatter_out_of_range() -> None:
+    idx = np.zeros((3, 4), np.int64)
+    idx[2, 3] = 3
+    for axis, shape in ((0, (3, 4)), (1, (3, 3))):
+        with pytest.raises(Failed):
+            native("scatter", (axis, "add"), [draw(shape, np.float32), idx, draw((3, 4), np.float32)], BITS[-1], 2)
+
+
+def test_bitcast() -> None:
+    from graphc.dtypes import int32
+    compare("bitcast", (int32,), [draw((3, 5), np.float32)])
