@@ -191,3 +191,42 @@ def test_scatter_out_of_range() -> None:
 def test_bitcast() -> None:
     from graphc.dtypes import int32
     compare("bitcast", (int32,), [draw((3, 5), np.float32)])
+
+
+# ------------------------------------------------------------------------------------------------------------------ scan
+@pytest.mark.parametrize("shape,axis", [((7, 33), 0), ((5, 300), 0), ((3, 9, 5), 1), ((9, 75), 1), ((300,), 0), ((1, 1), 0),
+                                        ((3, 40000), 1), ((2, 5, 16), 2), ((), 0)])
+@pytest.mark.parametrize("kind", ["add", "mul", "max", "min", "logaddexp"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scan(shape: tuple[int, ...], axis: int, kind: str, reverse: bool) -> None:
+    x = np.asarray(draw(shape, np.float32, 1))
+    if shape:
+        exact = kind in ("max", "min") or kind in ("add", "mul") and axis != len(shape) - 1 or kind == "mul"
+        tol = 0 if exact else 2e-5 if kind == "add" else 1e-5
+        compare("scan", (kind, axis, reverse), [x], tol, tol * 40)
+    else:
+        assert native("scan", (kind, 0, reverse), [x], BITS[0], 1) == x
+
+
+@pytest.mark.parametrize("dt", [np.float64, np.float16, BF16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_])
+@pytest.mark.parametrize("kind", ["add", "mul", "max", "min"])
+def test_scan_dtypes(dt: Any, kind: str) -> None:
+    tol = 1e-12 if dt is np.float64 else 2e-2 if np.dtype(dt).itemsize == 2 and dt is not np.int16 else 0
+    tol *= kind in ("add", "mul")
+    for shape, axis in (((4, 45), 1), ((11, 21), 0), ((33000,), 0)):
+        if kind == "mul" and shape == (33000,):
+            continue
+        compare("scan", (kind, axis, False), [draw(shape, dt, 3)], tol, tol)
+        compare("scan", (kind, axis, True), [draw(shape, dt, 4)], tol, tol)
+
+
+def test_scan_special_values() -> None:
+    x = np.array([1, -0.0, np.inf, 2, -np.inf, 0, np.nan, 3] * 5, np.float32)
+    tame = np.where(np.isnan(x), 7, x).astype(np.float32)
+    for reverse in (False, True):
+        for kind in ("add", "mul", "max", "min", "logaddexp"):
+            for v in (x, tame, tame[:2], np.full(20, -np.inf, np.float32), np.full(20, -0.0, np.float32)):
+                compare("scan", (kind, 0, reverse), [v], 1e-6, 0)
+                compare("scan", (kind, 0, reverse), [np.stack([v, v[::-1]], 1)], 1e-6, 0)
+    tiny = np.array([1e-30, 1e-30, 1e30, 1e30, 1e30] * 4, np.float32)  # regrouped, 0 * inf would appear
+    compare("scan", ("mul", 0, False), [tiny])

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...dtypes import complex64, complex128
 from ...ir.node import Aval, Node
-from . import scatter
+from . import scan, scatter
 from .jobs import Job, Key, copy_job
 
 _COMPLEX = (complex64, complex128)
@@ -38,9 +38,13 @@ def _scatter(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: 
     return scatter.scatter_jobs(attrs, ins[0], ins[1], ins[2], keys, out_keys[0], unique, bits)
 
 
+def _scan(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return scan.scan_jobs(attrs, ins[0], keys[0], out_keys[0], unique, bits)
+
+
 def _bitcast(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
     return [copy_job(out_keys[0], keys[0], outs[0].nbytes)]
 
 
 _Row = Callable[[Any, Sequence[Aval], Sequence[Aval], Sequence[Any], Sequence[Key], Any, int], "list[Job] | None"]
-_ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "bitcast": _bitcast}
+_ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "scan": _scan, "bitcast": _bitcast}
