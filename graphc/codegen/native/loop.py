@@ -30,14 +30,20 @@ def lower_loop(node: Node, keys: Sequence[Key], select: Callable[..., list[Step]
         return None
     tag = ("loop", node.slot)
     names = _Names(node, keys, graph, tag, n_carry, n_xs, length, reverse)
-    jobs = [names.renamed(s) for s in steps if isinstance(s, Job)]
+    jobs: list[Job] = []
+    constant = set(keys[n_carry + n_xs:])
+    for s in steps:
+        assert isinstance(s, Job)
+        job = names.renamed(s)
+        same = not any(isinstance(p, Cursor) for p in job.pointers) and {names.plain(x) for x in s.reads} <= constant
+        (names.before if same else jobs).append(job)  # what depends on no iteration (packed weights) runs once, before
     waves = _waves(jobs)
     ys, carries = names.copies()
     waves += [w for w in (ys, carries) if w]
     if sum(2 + 2 * len(w) for w in waves) * length > MAX_WORDS:
         return None
     own = dict(names.own)
-    for j in jobs:
+    for j in (*names.before, *jobs):
         own.update(j.own)
     return Loop(waves, length, names.before, names.after, set(keys), set(range(node.slot, node.end)), own,
                 f"loop x{length} of {len(jobs)} kernels")
