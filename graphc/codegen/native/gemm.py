@@ -51,7 +51,8 @@ def gemm_jobs(dt: dtype, batch: tuple[int, ...], m: int, n: int, k: int, a: Oper
     vectors = 1 if n <= width else 2
     panel = width * vectors
     jobs: list[Job] = []
-    if b.col != 1 or n % panel or dt is not work:
+    crowded = b.row * work.itemsize % 4096 == 0 and m >= 8 * rows and k >= 64  # rows of a panel would evict each other
+    if b.col != 1 or n % panel or dt is not work or crowded:
         b = _pack(jobs, b, batch, (k, n), panel, dt, work, (unique, "b"), vector_bits, by_row=False)
         step_panel = k * panel
     else:
@@ -133,10 +134,13 @@ def _pack(jobs: list[Job], x: Operand, batch: tuple[int, ...], shape: tuple[int,
     for first, count, lanes in pairs:
         if not count or not lanes or not steps or not total:
             continue
-        src = [*[(d, x.batch[live[d]]) for d in range(nb)], (nb, block * across), (nb + 1, along), (nb + 2, across)]
-        dst = [*[(d, strides[d]) for d in range(nb)], (nb, steps * block), (nb + 1, block), (nb + 2, 1)]
+        axes = [(count, block * across, steps * block), (steps, along, block), (lanes, across, 1)]  # size, from, to
+        if across == 1:  # walk the source in order
+            axes[0], axes[1] = axes[1], axes[0]
+        src = [*[(d, x.batch[live[d]]) for d in range(nb)], *[(nb + i, t[1]) for i, t in enumerate(axes)]]
+        dst = [*[(d, strides[d]) for d in range(nb)], *[(nb + i, t[2]) for i, t in enumerate(axes)]]
         jobs.append(_copy(Ix(x.offset + first * block * across, tuple(src)), Ix(first * steps * block, tuple(dst)),
-                          (*sizes, count, steps, lanes), (x.key, dt, _extent(x, batch, shape)), (key, work, total), bits))
+                          (*sizes, *[t[0] for t in axes]), (x.key, dt, _extent(x, batch, shape)), (key, work, total), bits))
     if jobs and key in jobs[-1].writes:
         jobs[-1].own[key] = total * work.itemsize
     at = dict(zip(live, strides))
@@ -160,7 +164,7 @@ def _copy(src: Ix, dst: Ix, extents: Sequence[int], from_: tuple[Hashable, dtype
         stmts.append(Stmt("cast", (0,), to[1], None, None))
     buffers = (Buf(*from_), Buf(*to))  # type: ignore[arg-type]
     ext = tuple([extents[d] for d in live])
-    k = tidy(Kernel("k_pack", ext, len(ext), buffers, tuple(stmts), (Store(Access(1, dst, ()), len(stmts) - 1),)))
+    k = Kernel("k_pack", ext, len(ext), buffers, tuple(stmts), (Store(Access(1, dst, ()), len(stmts) - 1),))
     p = print_kernel(k, bits)
     return Job(p.symbol, p.text, [from_[0], to[0], "err", "scratch"], p.numbers, {from_[0]}, {to[0]}, p.scratch, p.work)
 
