@@ -135,8 +135,8 @@ def _pack(jobs: list[Job], x: Operand, batch: tuple[int, ...], shape: tuple[int,
         if not count or not lanes or not steps or not total:
             continue
         axes = [(count, block * across, steps * block), (steps, along, block), (lanes, across, 1)]  # size, from, to
-        if across == 1:  # walk the source in order
-            axes[0], axes[1] = axes[1], axes[0]
+        if across == 1 and steps % 16 == 0:  # short runs along k: neither reads nor writes jump too far
+            axes[:2] = [(steps // 16, 16 * along, 16 * block), axes[0], (16, along, block)]
         src = [*[(d, x.batch[live[d]]) for d in range(nb)], *[(nb + i, t[1]) for i, t in enumerate(axes)]]
         dst = [*[(d, strides[d]) for d in range(nb)], *[(nb + i, t[2]) for i, t in enumerate(axes)]]
         jobs.append(_copy(Ix(x.offset + first * block * across, tuple(src)), Ix(first * steps * block, tuple(dst)),
