@@ -1,0 +1,284 @@
+"""Convolutions and their two gradients as jobs of direct kernels: no patch matrix is ever made.
+
+``conv`` and ``conv_input_grad`` are the same sum over taps (:class:`_Taps`): the gradient to the input is, for every residue
+class of positions modulo the stride, a convolution with stride 1 of the padded output gradient with some of the filter's
+taps in reverse order. ``conv_weight_grad`` is in conv_weight.py. Images get a border of zeros in a copy unless there is
+none to add; a border times an infinite weight is NaN, as in the NumPy row.
+
+One axis is two with a height of 1. Other numbers of axes, other dtypes than float32 and float64 and empty operands are left
+to NumPy. Every element of a result is one chain of fused multiply-adds in an order that depends on sizes alone.
+"""
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import gcd
+from typing import Any, NamedTuple
+
+from ...dtypes import dtype, float32, float64
+from ...ir.node import Aval
+from . import conv_lanes, conv_pack
+from .jobs import Job
+
+TAPS_UNROLLED = 7  # filter columns up to which a row of the filter is written out
+FILTER_IN_CACHE = 1 << 19  # bytes of a packed filter that stay in the second-level cache beside an image
+TASKS = 16  # what a job is cut into at least, for threads
+
+
+class _Geometry(NamedTuple):
+    """A two-dimensional convolution: sizes of x (n, c, h, w), of the result (o, oh, ow), of the filter, its attributes."""
+
+    n: int
+    c: int
+    h: int
+    w: int
+    o: int
+    oh: int
+    ow: int
+    kh: int
+    kw: int
+    stride: tuple[int, int]
+    lo: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+class _Image(NamedTuple):
+    """An input of a kernel: key, first element, strides of image, group, channel, row; columns lie ``col`` apart."""
+
+    key: Hashable
+    offset: int
+    n: int
+    g: int
+    c: int
+    row: int
+
+
+class _Filter(NamedTuple):
+    """Where a kernel's filter comes from: element offset, strides of group, lane, summed channel, row, column."""
+
+    key: Hashable
+    offset: int
+    strides: tuple[int, int, int, int, int]
+
+
+class _Target(NamedTuple):
+    """Where results go: key, first element, strides of image, channel, row, column."""
+
+    key: Hashable
+    offset: int
+    n: int
+    o: int
+    y: int
+    x: int
+
+
+class _Taps(NamedTuple):
+    """out[n, o, y, x] = sum over c, i, j of image[n, c, y * step_y + i * tap_y, x * step_x + j * tap_x] * filter."""
+
+    n: int
+    groups: int
+    lanes: int  # output channels of a group
+    red: int  # summed channels of a group
+    size: tuple[int, int]  # of the output
+    kernel: tuple[int, int]
+    step: tuple[int, int]
+    tap: tuple[int, int]
+
+
+class _Context(NamedTuple):
+    """What all jobs of a node share."""
+
+    dt: dtype
+    unique: Hashable
+    bits: int
+    jobs: list[Job]
+
+    @property
+    def width(self) -> int:
+        """Lanes of a vector."""
+        return self.bits // (8 * self.dt.itemsize)
+
+
+def conv_jobs(op: str, attrs: Any, avals_in: Sequence[Aval], aval_out: Aval, in_keys: Sequence[Hashable], out_key: Hashable,
+              unique: Hashable, vector_bits: int) -> list[Job] | None:
+    """Jobs, in order, of ``conv``, ``conv_input_grad`` or ``conv_weight_grad``; None where only NumPy can.
+
+    Operands and result are contiguous (N, C, *S) and (O, C/groups, *K). ``unique`` names the jobs' own buffers.
+    """
+    dt = aval_out.dtype
+    spatial = len(attrs[0])
+    if dt not in (float32, float64) or spatial not in (1, 2) or any(a.size == 0 for a in (*avals_in, aval_out)):
+        return None
+    ctx = _Context(dt, unique, vector_bits, [])
+    x, w, y = {"conv": (avals_in[0], avals_in[1], aval_out), "conv_input_grad": (aval_out, avals_in[1], avals_in[0]),
+               "conv_weight_grad": (avals_in[0], aval_out, avals_in[1])}[op]
+    z = _geometry(attrs, x.shape, w.shape, y.shape)
+    if op == "conv":
+        _forward(ctx, z, in_keys[0], in_keys[1], out_key)
+    elif op == "conv_input_grad":
+        _input_grad(ctx, z, in_keys[0], in_keys[1], out_key)
+    else:
+        return None
+    return ctx.jobs
+
+
+def _geometry(attrs: Any, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...]) -> _Geometry:
+    stride, lo, _, dilation, groups = attrs[:5]
+    if len(stride) == 1:
+        stride, lo, dilation = (1, *stride), (0, *lo), (1, *dilation)
+        x, w, y = ((*s[:2], 1, s[2]) for s in (x, w, y))
+    return _Geometry(x[0], x[1], x[2], x[3], w[0], y[2], y[3], w[2], w[3], (stride[0], stride[1]), (lo[0], lo[1]),
+                     (dilation[0], dilation[1]), groups)
+
+
+# ------------------------------------------------------------------------------------------------------------- forward
+def _forward(ctx: _Context, z: _Geometry, x: Hashable, w: Hashable, out: Hashable) -> None:
+    per = z.c // z.groups
+    taps = _Taps(z.n, z.groups, z.o // z.groups, per, (z.oh, z.ow), (z.kh, z.kw), z.stride, z.dilation)
+    area = z.oh * z.ow
+    target = _Target(out, 0, z.o * area, area, z.ow, 1)
+    if z.kh == z.kw == 1:  # positions do not overlap: take those that are used, then one long row
+        if z.stride != (1, 1) or z.lo != (0, 0) or (z.oh, z.ow) != (z.h, z.w):
+            image = _packed(ctx, x, (z.n, z.c, z.h, z.w), per, (z.oh, z.ow), z.lo, z.stride, "x")
+        else:
+            image = _Image(x, 0, z.c * area, per * area, area, z.ow)
+        taps = taps._replace(size=(1, area), step=(1, 1))
+        target = target._replace(y=area)
+    else:
+        image = _bordered(ctx, z, x)
+    inner = z.kh * z.kw
+    source = _Filter(w, 0, (taps.lanes * per * inner, per * inner, inner, z.kw, 1))
+    _taps(ctx, taps, image, source, target, "w")
+
+
+def _bordered(ctx: _Context, z: _Geometry, x: Hashable) -> _Image:
+    """x with the zeros around it that windows reach; x itself where they reach none."""
+    need = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip((z.oh, z.ow), z.stride, (z.kh, z.kw), z.dilation)]
+    per = z.c // z.groups
+    if z.lo == (0, 0) and need[0] <= z.h and need[1] <= z.w:
+        return _Image(x, 0, z.c * z.h * z.w, per * z.h * z.w, z.h * z.w, z.w)
+    return _packed(ctx, x, (z.n, z.c, z.h, z.w), per, (need[0], need[1]), z.lo, (1, 1), "x")
+
+
+def _packed(ctx: _Context, x: Hashable, shape: tuple[int, int, int, int], per: int, size: tuple[int, int], lo: tuple[int, int],
+            step: tuple[int, int], name: str) -> _Image:
+    """A copy of images: element (i, j) is x[i * step - lo, ...], 0 outside."""
+    n, c, h, w = shape
+    key = (ctx.unique, name)
+    symbol, text = conv_pack.image_kernel(ctx.dt.name, ctx.width, step[1] == 1)
+    area = size[0] * size[1]
+    numbers = (n * c, h, w, size[0], 1, size[1], lo[0], lo[1], step[0], step[1])
+    ctx.jobs.append(Job(symbol, text, [x, key], numbers, {x}, {key}, work=n * c * area // 4,
+                        own={key: n * c * area * ctx.dt.itemsize}))
+    return _Image(key, 0, c * area, per * area, area, size[1])
+
+
+# ------------------------------------------------------------------------------------------------- gradient to the input
+class _Class(NamedTuple):
+    """Positions p, p + s, ... of one axis: how many, taps that reach them, and what each tap reads.
+
+    Tap number t (of ``taps``) is the filter's element ``first`` - t * ``skip`` and reads gradient position + ``at`` + t *
+    ``tap``: taps are in order of what they read.
+    """
+
+    start: int
+    length: int
+    taps: int
+    first: int
+    skip: int
+    at: int
+    tap: int
+
+
+def _classes(size: int, k: int, s: int, lo: int, d: int) -> list[_Class]:
+    out = []
+    g = gcd(d, s)
+    for p in range(min(s, size)):
+        live = [t for t in range(k) if (p + lo - t * d) % s == 0]
+        count = -(-(size - p) // s)
+        at = (p + lo - live[-1] * d) // s if live else 0
+        out.append(_Class(p, count, len(live), live[-1] if live else 0, s // g, at, d // g))
+    return out
+
+
+def _input_grad(ctx: _Context, z: _Geometry, g: Hashable, w: Hashable, out: Hashable) -> None:
+    ys, xs = (_classes(size, k, s, lo, d) for size, k, s, lo, d in
+              zip((z.h, z.w), (z.kh, z.kw), z.stride, z.lo, z.dilation))
+    border, need = [0, 0], [1, 1]
+    for axis, classes in enumerate((ys, xs)):
+        live = [q for q in classes if q.taps]
+        border[axis] = max([0, *[-q.at for q in live]])
+        need[axis] = border[axis] + max([1, *[q.length + q.at + (q.taps - 1) * q.tap for q in live]])
+    per = z.o // z.groups
+    if border == [0, 0] and need[0] <= z.oh and need[1] <= z.ow:
+        area = z.oh * z.ow
+        image = _Image(g, 0, z.o * area, per * area, area, z.ow)
+    else:
+        image = _packed(ctx, g, (z.n, z.o, z.oh, z.ow), per, (need[0], need[1]), (border[0], border[1]), (1, 1), "g")
+    lanes, area, inner = z.c // z.groups, z.h * z.w, z.kh * z.kw
+    for y in ys:
+        for x in xs:
+            both = y.taps and x.taps
+            kernel = (y.taps, x.taps) if both else (0, 1)
+            taps = _Taps(z.n, z.groups, lanes, per if both else 0, (y.length, x.length), kernel, (1, 1), (y.tap, x.tap))
+            target = _Target(out, y.start * z.w + x.start, z.c * area, area, z.stride[0] * z.w, z.stride[1])
+            source = _Filter(w, y.first * z.kw + x.first, (per * lanes * inner, inner, lanes * inner, -y.skip * z.kw, -x.skip))
+            at = (border[0] + y.at) * image.row + border[1] + x.at if both else 0
+            if both and kernel == (1, 1) and image.key is g and z.stride == (1, 1) and (z.h, z.w) == (z.oh, z.ow):
+                taps, target = taps._replace(size=(1, area)), target._replace(y=area)
+            _taps(ctx, taps, image._replace(offset=image.offset + at), source, target, f"w{y.start},{x.start}")
+
+
+# ------------------------------------------------------------------------------------------------------- sums over taps
+def _taps(ctx: _Context, t: _Taps, image: _Image, source: _Filter, target: _Target, name: str) -> None:
+    """The jobs of one sum over taps: pack the filter, then the kernel."""
+    width = ctx.width
+    rows, cols, vectors = _tile(t, width, ctx.bits, target)
+    block = width * vectors
+    tiles = -(-t.lanes // block)
+    key: Hashable = (ctx.unique, name)
+    if t.red:
+        count = t.groups * tiles * t.red * t.kernel[0] * t.kernel[1]
+        symbol, text = conv_pack.filter_kernel(ctx.dt.name, width, vectors)
+        sizes = (source.offset, t.groups, tiles, t.lanes, t.red, *t.kernel, *source.strides)
+        ctx.jobs.append(Job(symbol, text, [source.key, key], sizes, {source.key}, {key}, work=count * block // 2,
+                            own={key: count * block * ctx.dt.itemsize}))
+    else:
+        key = source.key  # nothing is read from it
+    kh, kw = t.kernel
+    unrolled = kw if kw <= TAPS_UNROLLED else 1
+    dense = target.x == 1 and (rows == 1 or target.y == cols)
+    shape = conv_lanes.Shape(rows, cols, vectors, t.step[1], unrolled, t.tap[1] if kw > 1 else 1, kh != 1, kw != unrolled,
+                             dense)
+    symbol, text = conv_lanes.lanes_kernel(ctx.dt.name, width, shape)
+    tasks = t.n * t.groups * tiles
+    y_blocks = max(1, min(-(-t.size[0] // rows), TASKS // tasks))
+    o_outer = t.groups * tiles * t.red * kh * kw * block * ctx.dt.itemsize > FILTER_IN_CACHE
+    numbers = (t.n, t.groups, tiles, y_blocks, *t.size, t.red, kh, kw // unrolled, image.n, image.g, image.c,
+               t.tap[0] * image.row, t.step[0] * image.row, image.offset, target.n, target.o, target.y, target.x, target.offset,
+               t.lanes, int(o_outer))
+    work = t.n * t.groups * tiles * block * t.size[0] * t.size[1] * max(1, t.red * kh * kw) // 4
+    ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+
+
+def _tile(t: _Taps, width: int, bits: int, target: _Target) -> tuple[int, int, int]:
+    """Rows, columns and vectors of a tile: the fewest cycles for the whole output, counted by a simple model.
+
+    A step issues two multiply-adds or two loads per cycle and cannot be shorter than a chain of two latencies allows.
+    """
+    a, b = t.size
+    budget = 28 if bits == 512 else 12
+    best: tuple[float, tuple[int, int, int]] | None = None
+    for vectors in (1, 2, 3, 4):
+        tiles = -(-t.lanes // (width * vectors))
+        for rows in range(1, 5):
+            for cols in range(1, budget // vectors + 1):
+                p = rows * cols
+                if p * vectors > budget or cols > b or rows > a or (rows > 1 and cols < b):
+                    continue
+                cycles = max(p * vectors / 2, (p + vectors) / 2, 4.0) + 0.25
+                cost = tiles * -(-a // rows) * -(-b // cols) * cycles
+                if best is None or cost < best[0] - 1e-9:
+                    best = cost, (rows, cols, vectors)
+    assert best is not None
+    return best[1]

@@ -1,0 +1,196 @@
+"""Direct convolution with output channels in the lanes: the kernel of conv and of its gradient to the input.
+
+A tile is ``rows`` x ``cols`` output positions times ``vectors`` vectors of output channels, all in registers. Every step of
+the sum (channel, filter row, filter column) loads the filter's vectors, broadcasts one input element per position and
+multiplies and adds. A tile is transposed when it is stored. Georganas et al., "Anatomy of high-performance deep learning
+convolutions on SIMD architectures", SC 2018.
+"""
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from .conv_pack import scalar_type
+from .llvm import Function, module, vec
+
+WORDS = ("n", "groups", "tiles", "y_blocks", "a", "b", "red", "kh", "chunks", "in_n", "in_g", "in_c", "in_ky", "in_y", "in_off",
+         "out_n", "out_o", "out_y", "out_x", "out_off", "lanes", "o_outer")
+
+
+class Shape(NamedTuple):
+    """What is unrolled: tile, columns of the filter in one go, steps between neighbouring positions and taps."""
+
+    rows: int
+    cols: int
+    vectors: int
+    step: int  # input elements between neighbouring output columns
+    taps: int  # filter columns unrolled
+    tap_step: int  # input elements between filter columns
+    tall: bool  # several filter rows
+    wide: bool  # more filter columns than are unrolled
+    dense: bool  # a tile's positions lie next to each other in the result
+
+
+@cache
+def lanes_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
+    """(symbol, text). Words: input, packed filter, result, then :data:`WORDS` (strides in elements)."""
+    tag = "_".join(str(int(x)) for x in shape)
+    symbol = f"conv_lanes_{name}_{width}_{tag}"
+    return symbol, module([_Lanes(symbol, name, width, shape).f])
+
+
+class _Lanes:
+    """Prints the kernel: threads share tasks (image, block of channels, block of rows)."""
+
+    def __init__(self, symbol: str, name: str, width: int, shape: Shape):
+        self.shape, self.width, self.s = shape, width, scalar_type(name)
+        self.ty, self.block = vec(width, self.s), width * shape.vectors
+        f = self.f = Function(symbol)
+        self.src, self.w, self.dst = (f.arg(k, "ptr") for k in range(3))
+        self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
+        z = self.word
+        if not shape.tall:
+            z["kh"] = "1"
+        if not shape.wide:
+            z["chunks"] = "1"
+        self.row_of_filter = f.mul(f.mul(z["chunks"], str(shape.taps)), str(self.block))
+        self.filter_c = f.mul(self.row_of_filter, z["kh"])
+        self.y_tiles = f.ceil_div(z["a"], shape.rows)
+        self.y_per = f.ceil_div(self.y_tiles, z["y_blocks"])
+        if not shape.dense:
+            self.index = self.positions()
+        self.stack = f.alloca(self.s, self.block * shape.rows * shape.cols)
+        total = f.mul(f.mul(z["n"], f.mul(z["groups"], z["tiles"])), z["y_blocks"])
+        lo, hi = f.share(total)
+        f.loop(lo, hi, self.task)
+
+    def positions(self) -> str:
+        """Offsets of a tile's positions in the result, as a vector per ``width`` of them."""
+        f, it = self.f, vec(self.count(), "i64")
+        cols = self.shape.cols
+        y = "<" + ", ".join(f"i64 {p // cols}" for p in range(self.count())) + ">" if self.count() > 1 else "0"
+        x = "<" + ", ".join(f"i64 {p % cols}" for p in range(self.count())) + ">" if self.count() > 1 else "0"
+        ys = f.op("mul", it, y, f.splat(it, self.word["out_y"]))
+        return f.op("add", it, ys, f.op("mul", it, x, f.splat(it, self.word["out_x"])))
+
+    def count(self) -> int:
+        """Positions of a tile."""
+        return self.shape.rows * self.shape.cols
+
+    def task(self, t: str) -> None:
+        """All tiles of one image (or some of its rows) and one block of channels."""
+        f, z, s = self.f, self.word, self.s
+        yb, t = f.rem(t, z["y_blocks"]), f.div(t, z["y_blocks"])
+        blocks = f.mul(z["groups"], z["tiles"])
+        outer = f.cmp("ne", "i64", z["o_outer"], "0")
+        ob = f.select("i64", outer, f.div(t, z["n"]), f.rem(t, blocks), "i1")
+        n = f.select("i64", outer, f.rem(t, z["n"]), f.div(t, blocks), "i1")
+        g, first = f.div(ob, z["tiles"]), f.mul(f.rem(ob, z["tiles"]), str(self.block))
+        src = f.at(s, self.src, f.add(z["in_off"], f.add(f.mul(n, z["in_n"]), f.mul(g, z["in_g"]))))
+        w = f.at(s, self.w, f.mul(ob, f.mul(self.filter_c, z["red"])))
+        channel = f.add(f.mul(g, z["lanes"]), first)
+        dst = f.at(s, self.dst, f.add(z["out_off"], f.add(f.mul(n, z["out_n"]), f.mul(channel, z["out_o"]))))
+        left = f.sub(z["lanes"], first)
+        y_lo = f.mul(yb, self.y_per)
+        y_hi = f.min(f.add(y_lo, self.y_per), self.y_tiles)
+
+        def line(yt: str) -> None:  # tiles at the edge move back inside and write some positions again
+            y = f.min(f.mul(yt, str(self.shape.rows)), f.sub(z["a"], str(self.shape.rows)))
+
+            def tile(xt: str) -> None:
+                x = f.min(xt, f.sub(z["b"], str(self.shape.cols)))
+                at = f.at(s, src, f.add(f.mul(y, z["in_y"]), f.mul(x, str(self.shape.step))))
+                self.micro(at, w, f.at(s, dst, f.add(f.mul(y, z["out_y"]), f.mul(x, z["out_x"]))), left)
+
+            f.loop("0", z["b"], tile, step=self.shape.cols)
+
+        f.loop(y_lo, y_hi, line)
+
+    def micro(self, src: str, w: str, dst: str, left: str) -> None:
+        """One tile: the sum over channels and filter, then the store."""
+        f, z, ty, shape = self.f, self.word, self.ty, self.shape
+        zero = [(ty, "zeroinitializer")] * (self.count() * shape.vectors)
+        rows = [f.mul(z["in_y"], str(r)) for r in range(shape.rows)]
+
+        def taps(at: list[str], wp: str, values: tuple[str, ...]) -> list[str]:
+            now = list(values)
+            for k in range(shape.taps):
+                wv = [f.load(ty, f.at(self.s, wp, str(k * self.block + v * self.width))) for v in range(shape.vectors)]
+                for p in range(self.count()):
+                    i = p % shape.cols * shape.step + k * shape.tap_step
+                    x = f.splat(ty, f.load(self.s, f.at(self.s, at[p // shape.cols], str(i))))
+                    for v in range(shape.vectors):
+                        n = p * shape.vectors + v
+                        now[n] = f.fma(ty, x, wv[v], now[n])
+            return now
+
+        def filter_row(base: str, wp: str, values: tuple[str, ...]) -> list[str]:
+            if not shape.wide:
+                return taps([f.at(self.s, base, r) for r in rows], wp, values)
+
+            def chunk(j: str, *x: str) -> list[str]:
+                here = f.at(self.s, base, f.mul(j, str(shape.taps * shape.tap_step)))
+                return taps([f.at(self.s, here, r) for r in rows],
+                            f.at(self.s, wp, f.mul(j, str(shape.taps * self.block))), x)
+
+            return f.loop("0", z["chunks"], chunk, [(ty, v) for v in values])
+
+        def channel(c: str, *values: str) -> list[str]:
+            base, wp = f.at(self.s, src, f.mul(c, z["in_c"])), f.at(self.s, w, f.mul(c, self.filter_c))
+            if not shape.tall:
+                return filter_row(base, wp, values)
+            return f.loop("0", z["kh"], lambda i, *x: filter_row(
+                f.at(self.s, base, f.mul(i, z["in_ky"])), f.at(self.s, wp, f.mul(i, self.row_of_filter)), x),
+                [(ty, v) for v in values])
+
+        acc = f.loop("0", z["red"], channel, zero)
+        full = f.cmp("sge", "i64", left, str(self.block))
+        with f.when(full):
+            self.store_full(acc, dst)
+        with f.when(f.op("xor", "i1", full, "true")):
+            self.store_some(acc, dst, f.min(left, str(self.block)))
+
+    def store_full(self, acc: list[str], dst: str) -> None:
+        """All channels of the block: tiles transposed in registers, rows of positions stored."""
+        f, z, s, width = self.f, self.word, self.s, self.width
+        for v in range(self.shape.vectors):
+            for p0 in range(0, self.count(), width):
+                k = min(width, self.count() - p0)
+                part = [acc[(p0 + p) * self.shape.vectors + v] for p in range(k)]
+                columns = f.transpose(self.ty, part + ["poison"] * (width - k)) if width > 1 else part
+                kt = vec(k, s)
+                for j, x in enumerate(columns):
+                    to = f.at(s, dst, f.mul(str(v * width + j), z["out_o"]))
+                    if k < width:
+                        pick = ", ".join(f"i32 {i}" for i in range(k))
+                        x = f.let(f"shufflevector {self.ty} {x}, {self.ty} poison, <{k} x i32> <{pick}>") if k > 1 else f.let(
+                            f"extractelement {self.ty} {x}, i64 0")
+                    if self.shape.dense:
+                        f.store(kt, x, f.at(s, to, str(p0)))
+                    else:
+                        self.scattered(kt, x, to, p0, k)
+
+    def scattered(self, kt: str, x: str, to: str, p0: int, k: int) -> None:
+        """Positions p0 .. p0 + k of one channel to places that are not neighbours."""
+        f, count = self.f, self.count()
+        for i in range(k):
+            where = f.let(f"extractelement {vec(count, 'i64')} {self.index}, i64 {p0 + i}") if count > 1 else "0"
+            one = f.let(f"extractelement {kt} {x}, i64 {i}") if k > 1 else x
+            f.store(self.s, one, f.at(self.s, to, where))
+
+    def store_some(self, acc: list[str], dst: str, left: str) -> None:
+        """The last block of channels, element by element."""
+        f, z, s, vectors = self.f, self.word, self.s, self.shape.vectors
+        for k, x in enumerate(acc):
+            f.store(self.ty, x, f.at(s, self.stack, str(k // vectors * self.block + k % vectors * self.width)))
+
+        def one(j: str) -> None:
+            to = f.at(s, dst, f.mul(j, z["out_o"]))
+            for p in range(self.count()):
+                x = f.load(s, f.at(s, self.stack, f.add(str(p * self.block), j)))
+                if self.shape.dense:
+                    f.store(s, x, f.at(s, to, str(p)))
+                else:
+                    self.scattered(s, x, to, p, 1)
+
+        f.loop("0", left, one)
