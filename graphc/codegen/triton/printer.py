@@ -88,10 +88,10 @@ class Printer:
         self.side: dict[int, frozenset[str]] = {d: NONE for d in self.t.programs}
         self.side.update({d: frozenset(X) for d in self.t.x})
         self.side.update({d: frozenset(Y) for d in self.t.y})
-        self.rank = 2 if self.t.y else 1
         self.nx = math.prod([k.extents[d] for d in self.t.x])
         self.ny = math.prod([k.extents[d] for d in self.t.y])
         self.reducing = has_reduction(k)
+        self.rank = 2 if self.t.y or self.reducing else 1
         self.bounded_y = self.t.looped or (bool(self.t.y) and not self.reducing)  # ny is an argument
         self.masks = self.needed_masks()
         self.buffer_names = [f"{'b' if i in k.reads else 'out'}{i}" for i in range(len(k.buffers))]
@@ -99,7 +99,7 @@ class Printer:
     def needed_masks(self) -> frozenset[str]:
         """Sides of the block that may reach beyond the space."""
         out = set()
-        if self.t.x and (self.t.bx > 1 or not self.t.y):
+        if self.t.x and (self.t.bx > 1 or self.rank == 1):
             out.add(X)
         if self.t.y and self.ny % self.t.by:
             out.add(Y)
@@ -444,7 +444,7 @@ class Printer:
             self.axes("rest", t.programs)
         first = "px" if t.programs or tiles_y else "pid"
         if t.x:
-            self.let("x", f"{first} * BX + tl.arange(0, BX){'[:, None]' if t.y else ''}")
+            self.let("x", f"{first} * BX + tl.arange(0, BX){'[:, None]' if self.rank == 2 else ''}")
             if X in self.masks:
                 self.let("mx", "x < nx")
             self.axes("x", t.x)
@@ -457,7 +457,7 @@ class Printer:
         self.header()
         if t.looped:
             self.looped(env)
-        elif not t.y and self.nx % 16 and self.nx > t.bx:
+        elif self.rank == 1 and self.nx % 16 and self.nx > t.bx:
             self.line("if (pid + 1) * BX <= nx:  # a full block: no masks, so that accesses stay 16 bytes wide")
             kept, self.masks = self.masks, NONE
             self.depth += 1
@@ -485,7 +485,7 @@ class Printer:
         constants = [("BX", t.bx)]
         if self.bounded_y:
             args.append(Arg("ny", size, self.ny, self.ny % 16 == 0))
-        if t.y:
+        if self.rank == 2:
             constants.append(("BY", t.by))
         grid: list[tuple[str | int, int]] = [("nx", t.bx)]
         if t.y and not self.reducing:

@@ -101,7 +101,7 @@ def _reduction(k: Kernel) -> Tiling:
         limit = ROW if live <= 2 else ROW // 2 if live <= 4 else ROW // 4
         by = pow2(width)
         if by <= limit:
-            bx = max(1, min(SHORT_ROWS // max(live, 2) // by, pow2(rows)))
+            bx = max(1, min(SHORT_ROWS // pow2(max(live, 2)) // by, pow2(rows)))
             return Tiling((), kept, reduced, bx, by, False, _warps(bx * by))
         by = LOOPED if live <= 4 else LOOPED // 2
         return Tiling((), kept, reduced, 1, by, True, _warps(by))
