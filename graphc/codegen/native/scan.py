@@ -2,9 +2,10 @@
 
 With axes behind the scanned one, lanes run across those and every lane is a sequential scan, bit for bit NumPy's. Along the
 last axis, rows are shared among threads and a vector is scanned within its lanes in log2(width) steps; what came before
-is added as one number. Products of floats are not regrouped (0 times infinity could appear where there was 0): eight rows
-advance together, one element at a time. Few long rows are cut into blocks whose totals are found first; the cut depends on
-the shape alone. 16-bit floats are combined in float32 and every result is rounded once.
+is added as one number. Products of floats are not regrouped (0 times infinity could appear where there was 0), and
+logaddexp costs too much for regrouping: there lanes are rows, and square tiles are transposed. Few long rows are cut into
+blocks whose totals are found first; the cut depends on the shape alone. 16-bit floats are combined in float32 and every
+result is rounded once.
 """
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from .llvm import Function, lanes, vec
 from .scatter import accumulator, seal, width_of
 
 UNROLL = 4  # vectors of columns that advance together
-TOGETHER = 8  # rows of a sequential scan that advance together
+ROWS_FOR_TILES = 4  # fewer rows are scanned one by one
 LONG_ROW, FEW_ROWS, BLOCKS = 1 << 15, 16, 256  # rows cut into blocks: length, how many rows at most, most blocks a row
 _OPCODE = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "logaddexp": "logaddexp"}
 
@@ -152,29 +153,57 @@ def _rows_kernel(kind: str, dt: dtype, reverse: bool, bits: int) -> tuple[str, s
 
 
 @cache
+def _tiles_kernel(kind: str, dt: dtype, reverse: bool, bits: int) -> tuple[str, str]:
+    """Scans of rows in order, lanes being rows: args = (out, x, O, n). The last group of rows repeats row O - 1."""
+    f = Function("KERNEL")
+    out, x, outer, n = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2), f.arg(3)
+    acc, w = accumulator(dt), width_of(dt, bits)
+    ty = vec(w, opcodes.register_type(dt))
+    neutral = _identity(kind, acc, ty)
+
+    def group(g: str) -> None:
+        first = f.mul(g, str(w))
+        rows = [f.mul(f.min(f.add(first, str(k)), f.sub(outer, "1")), n) for k in range(w)]
+
+        def tile(at: str, mask: str | None, before: str) -> list[str]:
+            loaded = [_from(f, dt, ty, x, f.add(r, at), mask) for r in rows]
+            if mask is not None:
+                loaded = [f.select(ty, mask, v, neutral, vec(w, "i1")) for v in loaded]
+            columns = f.transpose(ty, loaded)
+            for c in reversed(range(w)) if reverse else range(w):
+                before = columns[c] = _combine(f, kind, acc, ty, before, columns[c])
+            for r, v in zip(rows, f.transpose(ty, columns)):
+                _to(f, dt, ty, v, out, f.add(r, at), mask)
+            return [before]
+
+        whole = f.mul(f.div(n, str(w)), str(w))
+        left = f.sub(n, whole)
+        last = f.sub(n, str(w))
+        (carry,) = f.loop("0", whole, lambda i, b: tile(f.sub(last, i) if reverse else i, None, b), [(ty, neutral)], w)
+        with f.when(f.cmp("ne", "i64", left, "0")):
+            tile("0" if reverse else whole, f.lane_mask(w, left), carry)
+
+    f.loop(*f.share(f.ceil_div(outer, w)), group)
+    return seal(f"scan_{kind}_{dt.short}_tiles", f)
+
+
+@cache
 def _sequential_kernel(kind: str, dt: dtype, reverse: bool) -> tuple[str, str]:
-    """Scans of rows, element by element, some rows at a time: args = (out, x, O, n)."""
+    """Scans of rows, element by element: args = (out, x, O, n)."""
     f = Function("KERNEL")
     out, x, outer, n = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2), f.arg(3)
     acc, ty = accumulator(dt), opcodes.register_type(dt)
 
-    def rows(first: str, count: int) -> None:
-        def step(r: str, *before: str) -> Sequence[str]:
-            at = f.add(f.mul(first, n), f.sub(f.sub(n, "1"), r) if reverse else r)
-            new = []
-            for k, b in enumerate(before):
-                here = f.add(at, f.mul(n, str(k)))
-                y = _combine(f, kind, acc, ty, b, _from(f, dt, ty, x, here))
-                _to(f, dt, ty, y, out, here)
-                new.append(y)
-            return new
+    def row(o: str) -> None:
+        def step(r: str, before: str) -> Sequence[str]:
+            at = f.add(f.mul(o, n), f.sub(f.sub(n, "1"), r) if reverse else r)
+            y = _combine(f, kind, acc, ty, before, _from(f, dt, ty, x, at))
+            _to(f, dt, ty, y, out, at)
+            return [y]
 
-        f.loop("0", n, step, [(ty, _identity(kind, acc, ty))] * count)
+        f.loop("0", n, step, [(ty, _identity(kind, acc, ty))])
 
-    lo, hi = f.share(outer, TOGETHER)
-    end = f.add(lo, f.mul(f.div(f.max(f.sub(hi, lo), "0"), str(TOGETHER)), str(TOGETHER)))
-    f.loop(lo, end, lambda o: rows(o, TOGETHER), step=TOGETHER)
-    f.loop(end, hi, lambda o: rows(o, 1))
+    f.loop(*f.share(outer), row)
     return seal(f"scan_{kind}_{dt.short}_seq", f)
 
 
@@ -257,6 +286,8 @@ def scan_jobs(attrs: Any, x: Aval, key: Key, out: Key, unique: Any, bits: int) -
     outer, n, cols = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1:])
     if cols > 1:
         return [Job(*_columns_kernel(kind, dt, reverse, bits), [out, key], (outer, n, cols), {key}, {out}, work=x.size)]
+    if kind in ("mul", "logaddexp") and dt.is_floating_point and outer >= ROWS_FOR_TILES:
+        return [Job(*_tiles_kernel(kind, dt, reverse, bits), [out, key], (outer, n), {key}, {out}, work=x.size)]
     if kind == "mul" and dt.is_floating_point or dt is bool_:
         return [Job(*_sequential_kernel(kind, dt, reverse), [out, key], (outer, n), {key}, {out}, work=x.size)]
     if n < LONG_ROW or outer >= FEW_ROWS:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -129,16 +130,27 @@ def _area(f: Function, tasks: str, columns: str, rows: str, grain: int) -> Area:
                 part(f, rows, 1, f.div(who, parts_c), parts_r))
 
 
-def _index(f: Function, idx: str, at: str, it: dtype, n: str, wrap: bool, err: str) -> tuple[str, str]:
-    """(index, whether it is in range) of element ``at``; one out of range is reported."""
+def _index(f: Function, idx: str, at: str, it: dtype, n: str, wrap: bool) -> str:
+    """Index number ``at``, counted from the end if negative under ``wrap``."""
     mem = opcodes.memory_type(it)
     x = opcodes.cast(f, it, mem, f.load(mem, f.at(mem, idx, at)), int64)
-    if wrap:
-        x = f.select("i64", f.cmp("slt", "i64", x, "0"), f.add(x, n), x)
-    ok = f.cmp("ult", "i64", x, n)
-    with f.when(f.op("xor", "i1", ok, "true")):
+    return f.select("i64", f.cmp("slt", "i64", x, "0"), f.add(x, n), x) if wrap else x
+
+
+@contextmanager
+def _owned(f: Function, x: str, lo: str, size: str, n: str, err: str) -> Iterator[None]:
+    """A block that runs if lo <= x < lo + size; an index not below ``n`` is reported."""
+    name = f.fresh("")[1:]
+    mine = f.cmp("ult", "i64", f.sub(x, lo), size)
+    f.emit(f"br i1 {mine}, label %mine{name}, label %other{name}")
+    f.label(f"other{name}")
+    with f.when(f.cmp("uge", "i64", x, n)):
         f.emit(f"store i64 1, ptr {err}, align 8")
-    return x, ok
+    f.emit(f"br label %next{name}")
+    f.label(f"mine{name}")
+    yield
+    f.emit(f"br label %next{name}")
+    f.label(f"next{name}")
 
 
 def _combine(f: Function, mode: str, acc: dtype, ty: str, old: Callable[[], str], new: str) -> str:
@@ -162,8 +174,8 @@ def _rows_kernel(dt: dtype, it: dtype, mode: str, wrap: bool, bits: int) -> tupl
         to, source = f.at(dmem, dst, f.mul(f.mul(t, n), cols)), f.at(smem, src, f.mul(f.mul(t, m), cols))
 
         def row(k: str) -> None:
-            x, _ = _index(f, idx, k, it, n, wrap, err)
-            with f.when(f.cmp("ult", "i64", f.sub(x, area.rows[0]), size)):
+            x = _index(f, idx, k, it, n, wrap)
+            with _owned(f, x, area.rows[0], size, n, err):
                 d, s = f.at(dmem, to, f.mul(x, cols)), f.at(smem, source, f.mul(k, cols))
 
                 def some(i: str, mask: str | None) -> None:
@@ -182,11 +194,12 @@ def _rows_kernel(dt: dtype, it: dtype, mode: str, wrap: bool, bits: int) -> tupl
 
 
 @cache
-def _points_kernel(dt: dtype, it: dtype, mode: str, wrap: bool, dims: int) -> tuple[str, str]:
+def _points_kernel(dt: dtype, it: dtype, mode: str, wrap: bool, dims: int, single: bool) -> tuple[str, str]:
     """dst[t, idx[t, m, i], i] op= src[t, m, i], element by element.
 
     Args: (dst, idx, src, err, tasks, n, M, I), strides of m in (dst, idx, src), strides of i in (idx, src), then for each of
-    the ``dims`` axes that t runs over, outermost first: size and strides in (dst, idx, src). In dst, i has stride 1.
+    the ``dims`` axes that t runs over, outermost first: size and strides in (dst, idx, src). In dst, i has stride 1;
+    ``single``: I is 1.
     """
     f = Function("KERNEL")
     dst, idx, src, err = [f.arg(k, "ptr") for k in range(4)]
@@ -208,14 +221,17 @@ def _points_kernel(dt: dtype, it: dtype, mode: str, wrap: bool, dims: int) -> tu
             i0, s0 = f.add(at[1], f.mul(k, im)), f.add(at[2], f.mul(k, sm))
 
             def point(i: str) -> None:
-                x, _ = _index(f, idx, f.add(i0, f.mul(i, ii)), it, n, wrap, err)
-                with f.when(f.cmp("ult", "i64", f.sub(x, area.rows[0]), size)):
+                x = _index(f, idx, f.add(i0, f.mul(i, ii)), it, n, wrap)
+                with _owned(f, x, area.rows[0], size, n, err):
                     where = f.at(dmem, dst, f.add(f.add(at[0], f.mul(x, dm)), i))
                     new = opcodes.load_convert(f, dt, ty, f.load(smem, f.at(smem, src, f.add(s0, f.mul(i, si)))))
                     r = _combine(f, mode, acc, ty, lambda: opcodes.load_convert(f, acc, ty, f.load(dmem, where)), new)
                     f.store(dmem, opcodes.store_convert(f, acc, ty, r), where)
 
-            f.loop(*area.columns, point)
+            if single:
+                point("0")
+            else:
+                f.loop(*area.columns, point)
 
         f.loop("0", m, row)
 
@@ -266,7 +282,7 @@ def take_put_jobs(attrs: Any, base: Aval, idx: Aval, src: Aval, keys: Sequence[K
         numbers: tuple[int, ...] = (outer, n, m, cols)
         used: list[Any] = [to, keys[1], keys[2]]
         if cols < POINT_COLUMNS:
-            kernel = _points_kernel(dt, idx.dtype, mode, wrap, 1)
+            kernel = _points_kernel(dt, idx.dtype, mode, wrap, 1, cols == 1)
             numbers = (*numbers, cols, 1, cols, 0, 1, outer, n * cols, 0, m * cols)
         else:
             kernel = _rows_kernel(dt, idx.dtype, mode, wrap, bits)
@@ -302,7 +318,7 @@ def scatter_jobs(attrs: Any, base: Aval, idx: Aval, src: Aval, keys: Sequence[Ke
     def make(to: Key) -> Job | None:
         if not idx.size:
             return None
-        kernel = _points_kernel(dt, idx.dtype, mode, False, len(axes))
+        kernel = _points_kernel(dt, idx.dtype, mode, False, len(axes), cols == 1)
         numbers = (math.prod([a[0] for a in axes]), whole[axis], shape[axis], cols, *strides[axis], *steps,
                    *[x for a in axes for x in a])
         return Job(*kernel, [to, keys[1], keys[2], "err"], numbers, {to, keys[1], keys[2]}, {to}, work=idx.size, checks=True)
