@@ -27,6 +27,7 @@ from . import (  # noqa: E402
     reduction,
     setops,
     shape,
+    signal,
     sort,
 )
 
@@ -39,6 +40,7 @@ def _export() -> None:
     for family in (indexing, sort, setops, matmul):
         methods.install_family(family)
     methods.install_family(linalg_old, linalg_old.METHODS)
+    methods.install_family(signal, signal.METHODS)
     complex_parts.install()
     methods.install_family(activation, ["relu", "relu_", "softmax", "log_softmax", "prelu", "hardshrink"])
     for family in FAMILIES:
@@ -46,7 +48,7 @@ def _export() -> None:
             if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
                 if isinstance(globals().get(name, sys), ModuleType):  # a function named like its family wins
                     globals()[name] = obj
-    for module in (linalg_old, complex_parts):
+    for module in (linalg_old, complex_parts, signal):
         for name in module.NAMES:
             globals()[name] = getattr(module, name)
 

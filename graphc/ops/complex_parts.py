@@ -6,19 +6,20 @@ bit to resolve.
 """
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
-from ..dtypes import bool_, get_default_dtype
+from ..dtypes import bool_, complex128, get_default_dtype
 from ..errors import AutogradError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.prims.complex import direction
+from ..ir.prims.complex import direction, extend, refuse
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from . import pointwise, shape
-from ._common import to_out, val
+from . import matmul, pointwise, reduction, shape
+from ._common import binary_values, number, to_out, val
 from ._linalg_common import c_name
 
 
@@ -198,15 +199,85 @@ def view_as_complex(input: Tensor) -> Tensor:
     return wrap(join_value(*parts))
 
 
-NAMES = ["real", "imag", "conj", "conj_physical", "resolve_conj", "resolve_neg", "is_conj", "is_neg", "adjoint", "abs",
-         "absolute", "sgn", "sign", "angle", "isreal", "complex", "polar", "view_as_real", "view_as_complex"]
+# ---------------------------------------------------------------------- functions of other families, for complex tensors
+def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Tensor | None = None,
+         dtype: Any = None) -> Tensor:
+    """:func:`reduction.norm`, which for complex tensors is that of the absolute values."""
+    if not input.dtype.is_complex or p == "nuc":
+        return reduction.norm(input, p, dim, keepdim, out, dtype)
+    return reduction.norm(abs(input), p, dim, keepdim, out, None if dtype is None else dtype.to_real())
+
+
+def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """p-norm of ``input - other``."""
+    return norm(pointwise.sub(input, other), float(p))
+
+
+def _spread(name: str) -> Any:
+    """Variance and its relatives: a complex number's is the sum of its parts'."""
+    plain = getattr(reduction, name)
+
+    def f(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not input.dtype.is_complex:
+            return plain(input, *args, **kwargs)
+        out = kwargs.pop("out", None)
+        fn = getattr(reduction, name.replace("std", "var"))
+        both = [fn(part, *args, **kwargs) for part in (real(input), imag(input))]
+        v = P.add(*[val(x[0] if name.endswith("_mean") else x) for x in both])
+        spread = to_out(out, P.sqrt(v) if name.startswith("std") else v)
+        return (spread, complex(both[0][1], both[1][1])) if name.endswith("_mean") else spread
+
+    f.__name__, f.__doc__ = name, plain.__doc__
+    return f
+
+
+var, std, var_mean, std_mean = _spread("var"), _spread("std"), _spread("var_mean"), _spread("std_mean")
+
+
+def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """sum of conj(input) * other of two vectors."""
+    return to_out(out, val(matmul.dot(conj(input), other)))
+
+
+def float_power(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
+    """Power in float64, or complex128 if one of the two is complex."""
+    if not any(isinstance(x, builtins.complex) or isinstance(x, Tensor) and x.dtype.is_complex for x in (input, exponent)):
+        return pointwise.float_power(input, exponent, out=out)
+    a, b = (val(x.to(complex128)) if isinstance(x, Tensor) else number(x, complex128) for x in (input, exponent))
+    return to_out(out, P.pow(a, b))
+
+
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """``|a - b| <= atol + rtol*|b|`` elementwise."""
+    if not (input.dtype.is_complex or other.dtype.is_complex):
+        return pointwise.isclose(input, other, rtol, atol, equal_nan)
+    a, b = binary_values("isclose", input, other)
+    gap, size = (apply(OPS["magnitude"], (x,)) for x in (P.sub(a, b), b))
+    near = P.bit_and(P.le(gap, P.add(P.mul(size, rtol), atol)), P.logical_not(P.bit_or(P.isinf(a), P.isinf(b))))
+    same = P.bit_or(P.eq(a, b), near)
+    return wrap(P.bit_or(same, P.bit_and(P.isnan(a), P.isnan(b))) if equal_nan else same)
+
+
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Whether all elements are close (a Python bool: evaluates)."""
+    return bool(reduction.all(isclose(input, other, rtol, atol, equal_nan)).item())
+
+
+extend(("sigmoid", "silu", "linear"))  # the derivative rows differentiate their expansions, which is right already
+refuse(("relu", "leaky_relu", "hardtanh", "threshold", "hardsigmoid", "hardswish", "softshrink", "hardshrink", "gelu", "mish",
+        "elu", "softplus", "log_sigmoid", "softmax", "log_softmax", "logsumexp", "clamp", "max_pool", "bce", "nll",
+        "cross_entropy"))
+
+NAMES = ["norm", "dist", "var", "std", "var_mean", "std_mean", "vdot", "float_power", "isclose", "allclose", "real", "imag",
+         "conj", "conj_physical", "resolve_conj", "resolve_neg", "is_conj", "is_neg", "adjoint", "abs", "absolute", "sgn",
+         "sign", "angle", "isreal", "complex", "polar", "view_as_real", "view_as_complex"]
 
 
 def install() -> None:
     """Tensor methods and properties. Called once when ``graphc.ops`` is imported."""
     cls: Any = Tensor
     for name in NAMES:
-        if name not in ("real", "imag", "complex", "polar", "view_as_real", "view_as_complex"):
+        if name not in ("real", "imag", "complex", "polar", "view_as_real", "view_as_complex", "var_mean", "std_mean"):
             setattr(cls, name, globals()[name])
     cls.abs_ = cls.absolute_ = _in_place_abs
     cls.__abs__ = abs

@@ -140,7 +140,8 @@ def svd_lowrank(A: Tensor, q: int = 6, niter: int = 2, M: Tensor | None = None) 
         A = A - M.broadcast_to(A.shape)  # type: ignore[attr-defined]
     wide = A.shape[-2] < A.shape[-1]
     X = A.mH if wide else A
-    Q = _L.qr(X @ randn(*X.shape[:-2], X.shape[-1], min(q, *X.shape[-2:]), dtype=A.dtype, device=A.device)).Q
+    size = (*X.shape[:-2], X.shape[-1], min(q, *X.shape[-2:]))
+    Q = _L.qr(X @ randn(*size, dtype=A.dtype.to_real(), device=A.device).to(A.dtype)).Q
     for _ in range(niter):
         Q = _L.qr(X.mH @ Q).Q
         Q = _L.qr(X @ Q).Q

@@ -14,7 +14,7 @@ from ..node import Aval, aval
 from ..optable import OPS, prim
 from ..recorder import apply
 from ..samples import draw
-from . import contraction, pointwise, reduction  # noqa: F401  (their rows are extended below)
+from . import contraction, pointwise, reduction, sort  # noqa: F401  (their rows are extended below)
 
 
 def _z(tag: str, *shape: int) -> np.ndarray:
@@ -111,5 +111,65 @@ def analytic(rule: Any) -> Any:
     return vjp
 
 
-for _name in ANALYTIC:
-    OPS[_name].vjp = analytic(OPS[_name].vjp)
+def extend(names: tuple[str, ...]) -> None:
+    """Make the rules of analytic rows right for complex numbers."""
+    for name in names:
+        row = OPS[name]
+        if row.vjp is not None:
+            row.vjp = analytic(row.vjp)
+
+
+def _acosh_vjp(ctx: Any, g: Any) -> Any:
+    z = ctx.ins[0]
+    if not z.aval.dtype.is_complex:
+        return _real_acosh(ctx, g)
+    return (P.mul(g, P.mul(P.rsqrt(P.sub(z, 1)), P.rsqrt(P.add(z, 1)))),)  # rsqrt(z^2 - 1) has the wrong sign for Re z < 0
+
+
+def _pow_vjp(ctx: Any, g: Any) -> Any:
+    """As for real numbers, but that exponents are compared by their real parts."""
+    a, b = ctx.ins
+    if not a.aval.dtype.is_complex:
+        return _real_pow(ctx, g)
+    ga = gb = None
+    if ctx.needs[0]:
+        d = P.mul(b, P.pow(a, P.sub(b, 1)))
+        ga = P.sum_to(P.mul(g, P.where(P.eq(b, 0), P.zeros_like(d), d)), a.aval.shape)
+    if ctx.needs[1]:
+        d = P.mul(ctx.out, P.log(a))
+        flat = P.bit_and(P.eq(a, 0), P.ge(apply(OPS["real"], (b,)), 0))
+        gb = P.sum_to(P.mul(g, P.where(flat, P.zeros_like(d), d)), b.aval.shape)
+    return ga, gb
+
+
+_real_acosh: Any = OPS["acosh"].vjp
+_real_pow: Any = OPS["pow"].vjp
+OPS["acosh"].vjp, OPS["pow"].vjp = _acosh_vjp, _pow_vjp
+extend(ANALYTIC)
+
+
+# ------------------------------------------------------------------------------------------------ what only reals can do
+UNORDERED = ("lt", "le", "maximum", "minimum", "floor", "ceil", "round", "trunc", "fmod", "remainder", "floordiv", "atan2",
+             "erf", "erfc", "erfinv", "lgamma", "digamma", "trigamma", "sign", "argreduce", "sort")
+
+
+def _refusing(name: str, infer: Any, kinds: tuple[str, ...]) -> Any:
+    def check(attrs: Any, *ins: Aval) -> Any:
+        for x in ins:
+            if x.dtype.is_complex and (not kinds or attrs[0] in kinds):
+                what = f"{attrs[0]}_{name}" if kinds else name
+                dtype = "ComplexFloat" if x.dtype.itemsize == 8 else "ComplexDouble"
+                raise NotImplementedError(f"\"{what}\" not implemented for '{dtype}'")
+        return infer(attrs, *ins)
+
+    return check
+
+
+def refuse(names: tuple[str, ...], kinds: tuple[str, ...] = ()) -> None:
+    """Make rows (those of the given ``kinds``, their first attribute) refuse complex numbers, as PyTorch's functions do."""
+    for name in names:
+        OPS[name].infer = _refusing(name, OPS[name].infer, kinds)
+
+
+refuse(UNORDERED)
+refuse(("reduce", "scan"), ("max", "min", "logaddexp"))
