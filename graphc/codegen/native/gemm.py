@@ -1,267 +1,167 @@
-"""Matrix products: a register-blocked kernel over packed operands.
-
-C[batch, m, n] = sum over k of A[batch, m, k] B[batch, k, n]. The micro kernel keeps ``rows`` x ``vectors`` accumulator
-vectors: lanes run along n, elements of A are broadcast. B is read as panels of ``vectors`` vectors, packed by an ordinary
-printed copy kernel unless its rows are contiguous and fit; A is read in place where its k-stride is 1 and packed
-otherwise. The sum over k is cut into blocks whose panel stays in the first-level cache; later blocks add to C. Every
-element is one chain of fused multiply-adds in increasing k, so results do not depend on threads or tiling. Goto and van de
-Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34(3), 2008.
-
-16-bit floats are packed as float32, and rounded once when the float32 result is copied into place.
-"""
+"""Which kernels compute a matrix product: shapes of tiles, what is packed, how k is cut."""
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
 
-from ...dtypes import dtype, float32, float64
-from .. import index
-from ..index import Ix
-from ..loop_ir import Access, Buf, Kernel, Stmt, Store
-from ..lower import tidy
+from ...dtypes import dtype
+from .gemm_dots import dots
+from .gemm_kernel import DTYPES, product_kernel
+from .gemm_operand import Operand
+from .gemm_pack import pack_kernel, sum_kernel
 from .jobs import Job
-from .kernel import print_kernel
-from .llvm import Function, module, vec
 
-BLOCK_K = 256  # steps of k whose panels stay in the first-level cache
-ROWS = 8  # of the micro kernel; with 2 vectors this leaves registers free, and measures faster than 12
+TASKS = 16  # a product is cut in at least so many tasks where it has them
+MIN_PART = 1024  # steps of k worth a part of their own
+CACHE_A = 1 << 18  # bytes of A's block, which stays in the second-level cache
 
 
 @dataclass(frozen=True)
-class Operand:
-    """A strided matrix: key, offset in elements, a stride for every batch axis (0 repeats), strides of row and column."""
-
-    key: Hashable
-    offset: int
+class _Problem:
+    dt: str
+    acc: str  # dtype of partial sums
     batch: tuple[int, ...]
-    row: int
-    col: int
+    m: int
+    n: int
+    k: int
+    out: Hashable
+    unique: Hashable
+    bits: int
+
+    @property
+    def itemsize(self) -> int:
+        return 8 if self.acc == "float64" else 4
+
+    @property
+    def width(self) -> int:
+        return self.bits // (8 * self.itemsize)
+
+    @property
+    def matrices(self) -> int:
+        return math.prod(self.batch)
+
+    @property
+    def size(self) -> int:
+        return self.matrices * self.m * self.n
 
 
-def gemm_jobs(dt: dtype, batch: tuple[int, ...], m: int, n: int, k: int, a: Operand, b: Operand, out: Hashable,
-              unique: Hashable, vector_bits: int) -> list[Job]:
-    """Jobs, in order, that write C (contiguous) at ``out``. ``unique`` names the jobs' own buffers."""
-    work = float64 if dt is float64 else float32
+def gemm_jobs(dt: dtype | str, batch: tuple[int, ...], m: int, n: int, k: int, a: Operand, b: Operand, out: Hashable,
+              unique: Hashable, vector_bits: int, nthreads_hint: int = 2) -> list[Job]:
+    """Jobs, in order, that write the contiguous C[batch, m, n] = A B at key ``out``.
+
+    ``dt`` is float32, float64, bfloat16 or float16; the 16-bit ones accumulate in float32 and are rounded once. Own buffers
+    are named (unique, "a"), (unique, "b"), (unique, "c"). Neither the jobs nor their results depend on ``nthreads_hint``.
+    """
+    name = dt if isinstance(dt, str) else dt.name
+    p = _Problem(name, "float64" if name == "float64" else "float32", batch, m, n, k, out, unique, vector_bits)
+    if p.size == 0:
+        return []
     if min(m, n) == 1 and k > 1:
-        return [_dots(dt, work, (*batch, m, n, k), a, b, out, vector_bits)]
-    width = vector_bits // (8 * work.itemsize)
-    rows = ROWS
-    vectors = 1 if n <= width else 2
-    panel = width * vectors
+        return [dots(DTYPES[name], (*batch, m, n, k), a, b, out, vector_bits)]
+    rows, vectors = tile_shape(p)
+    span = p.width * vectors
     jobs: list[Job] = []
-    crowded = b.row * work.itemsize % 4096 == 0 and m >= 8 * rows and k >= 64  # rows of a panel would evict each other
-    if b.col != 1 or n % panel or dt is not work or crowded:
-        b = _pack(jobs, b, batch, (k, n), panel, dt, work, (unique, "b"), vector_bits, by_row=False)
-        step_panel = k * panel
+    if pack_b(p, b, span):
+        b, b_panel = _pack(p, jobs, b, "b", (b.row, b.col), n, span, min(p.width, span)), k * span
     else:
-        step_panel = panel
-    if 1 not in (a.col, a.row) or dt is not work:
-        a = _pack(jobs, a, batch, (m, k), rows, dt, work, (unique, "a"), vector_bits, by_row=True)
-        step_rows, row, a_k = k * rows, 1, rows
+        b_panel = span * b.col
+    if pack_a(p, a):
+        a, a_tile = _pack(p, jobs, a, "a", (a.col, a.row), m, rows, min(p.width, rows)), k * rows
     else:
-        step_rows, row, a_k = rows * a.row, a.row, a.col
-    direct = dt is work
-    dst: Hashable = out if direct else (unique, "c")
-    row_blocks, panels = -(-m // rows), -(-n // panel)
-    mb, nb = _task_size(row_blocks, panels, math.prod(batch), k, rows, panel, work.itemsize)
-    symbol, text = gemm_kernel(work.name, rows, vectors, width, len(batch))
-    sizes = [m, n, k, mb, nb, -(-row_blocks // mb), -(-panels // nb), step_rows, row, a_k, step_panel, b.row,
-             a.offset, b.offset, *batch, *a.batch, *b.batch]
-    flops = 2 * math.prod(batch) * m * n * k
-    own = {} if direct else {dst: 4 * math.prod(batch) * m * n}
-    jobs.append(Job(symbol, text, [a.key, b.key, dst], tuple(sizes), {a.key, b.key}, {dst}, work=flops // 16, own=own))
-    if not direct:
-        size = math.prod(batch) * m * n
-        jobs.append(_copy(Ix(0, ((0, 1),)), Ix(0, ((0, 1),)), (size,), (dst, work, size), (out, dt, size), vector_bits))
+        a_tile = rows * a.row
+    packed = "float32" if name in ("bfloat16", "float16") else name
+    jobs += _product(p, packed, rows, vectors, a, a_tile, b, b_panel)
     return jobs
 
 
-def _dots(dt: dtype, work: dtype, extents: tuple[int, ...], a: Operand, b: Operand, out: Hashable, bits: int) -> Job:
-    """Products with a vector are bound by memory: a printed kernel that multiplies and sums rows."""
-    nb = len(extents) - 3
-    ia = Ix(a.offset, tuple([(d, s) for d, s in enumerate((*a.batch, a.row, 0, a.col)) if s and extents[d] > 1]))
-    ib = Ix(b.offset, tuple([(d, s) for d, s in enumerate((*b.batch, 0, b.col, b.row)) if s and extents[d] > 1]))
-    kept = extents[:-1]
-    ic = index.flatten([index.var(d) if e > 1 else Ix(0, ()) for d, e in enumerate(kept)], kept)
-    stmts = [Stmt("load", (), dt, Access(0, ia, ()), None), Stmt("load", (), dt, Access(1, ib, ()), None)]
-    at = [0, 1]
-    if dt is not work:
-        stmts += [Stmt("cast", (x,), work, None, None) for x in at]
-        at = [2, 3]
-    stmts.append(Stmt("mul", (at[0], at[1]), work, None, None))
-    stmts.append(Stmt("reduce", (len(stmts) - 1,), work, "add", None))
-    if dt is not work:
-        stmts.append(Stmt("cast", (len(stmts) - 1,), dt, None, None))
-    reads = [Buf(x.key, dt, _extent(x, extents[:nb], (extents[i], extents[j])))  # type: ignore[arg-type]
-             for x, i, j in ((a, -3, -1), (b, -1, -2))]
-    store = Store(Access(2, ic, ()), len(stmts) - 1)
-    k = tidy(Kernel("k_dots", extents, len(kept), (*reads, Buf(out, dt, math.prod(kept))), tuple(stmts), (store,)))  # type: ignore
-    p = print_kernel(k, bits)
-    return Job(p.symbol, p.text, [*[x.slot for x in k.buffers], "err", "scratch"], p.numbers, {a.key, b.key}, {out}, p.scratch,
-               2 * p.work)
+def tile_shape(p: _Problem) -> tuple[int, int]:
+    """Rows and vectors of a tile: 16 accumulators where there are 32 registers, else 12."""
+    if p.bits == 512:
+        return 8, 1 if p.n <= p.width else 2
+    return 4, 1 if p.n <= p.width else 2 if p.n <= 2 * p.width else 3
 
 
-def _task_size(row_blocks: int, panels: int, batch: int, k: int, rows: int, panel: int, itemsize: int) -> tuple[int, int]:
-    """Row blocks and panels of a task: A's block fits the second-level cache, and there are tasks for many threads."""
-    mb = max(1, min(row_blocks, (1 << 18) // (rows * max(1, min(k, BLOCK_K)) * itemsize)))
-    nb = max(1, min(panels, 2048 // panel))
-    while batch * -(-row_blocks // mb) * -(-panels // nb) < 16 and (mb > 1 or nb > 1):
-        if mb * rows >= nb * panel and mb > 1 or nb == 1:
-            mb = -(-mb // 2)
-        else:
-            nb = -(-nb // 2)
-    return mb, nb
+def pack_b(p: _Problem, b: Operand, span: int) -> bool:
+    """Whether B must be packed: lanes not neighbours, 16 bits, or many rows far apart used often."""
+    if p.dt != p.acc or b.col != 1:
+        return p.k > 0
+    return p.m >= 192 and p.k * b.row * p.itemsize > 1 << 18
 
 
-def _pack(jobs: list[Job], x: Operand, batch: tuple[int, ...], shape: tuple[int, int], block: int, dt: dtype, work: dtype,
-          key: Hashable, bits: int, by_row: bool) -> Operand:
-    """Copy a matrix into blocks of ``block`` rows (or columns), inner index along the block, then k.
+def pack_a(p: _Problem, a: Operand) -> bool:
+    """Whether A must be packed."""
+    return p.dt != p.acc and p.k > 0 or 1 not in (a.row, a.col) and p.n > 64 and p.k > 8
 
-    What lies beyond the edge of the last block stays unset: it only meets lanes and rows that are never stored.
-    """
-    steps, length = (shape[1], shape[0]) if by_row else (shape[0], shape[1])  # sizes of k and of the blocked axis
-    across, along = (x.row, x.col) if by_row else (x.col, x.row)
-    live = [d for d in range(len(batch)) if x.batch[d] != 0]
-    blocks = -(-length // block)
-    per = blocks * steps * block
-    sizes = [batch[d] for d in live]
-    strides = [per * math.prod(sizes[i + 1:]) for i in range(len(sizes))]
+
+def _axes(batch: tuple[int, ...], *strides: tuple[int, ...]) -> list[int]:
+    """Words of the batch axes, last first: size and strides."""
+    return [x for d in reversed(range(len(batch))) for x in (batch[d], *[s[d] for s in strides])]
+
+
+def _pack(p: _Problem, jobs: list[Job], x: Operand, which: str, strides: tuple[int, int], length: int, span: int,
+          width: int) -> Operand:
+    """Append the job that packs ``x`` (strides along k and across) and return it as packed: row is k's stride for B."""
+    along, across = strides
+    live = [d for d in range(len(p.batch)) if x.batch[d] != 0 and p.batch[d] != 1]
+    sizes = tuple([p.batch[d] for d in live])
+    panels = -(-length // span)
+    per = panels * p.k * span
+    key: Hashable = (p.unique, which)
+    kind = "across" if across == 1 else "along" if along == 1 else "none"
+    symbol, text = pack_kernel(p.dt, kind, width)
+    chunk = 128
+    words = (length, p.k, across, along, x.offset, span, panels, chunk, math.prod(sizes), len(sizes),
+             *_axes(sizes, tuple([x.batch[d] for d in live])))
     total = per * math.prod(sizes)
-    nb = len(live)
-    pairs = [(0, length // block, block), (length // block, 1, length % block)]
-    for first, count, lanes in pairs:
-        if not count or not lanes or not steps or not total:
-            continue
-        axes = [(count, block * across, steps * block), (steps, along, block), (lanes, across, 1)]  # size, from, to
-        if across == 1 and steps % 16 == 0:  # short runs along k: neither reads nor writes jump too far
-            axes[:2] = [(steps // 16, 16 * along, 16 * block), axes[0], (16, along, block)]
-        src = [*[(d, x.batch[live[d]]) for d in range(nb)], *[(nb + i, t[1]) for i, t in enumerate(axes)]]
-        dst = [*[(d, strides[d]) for d in range(nb)], *[(nb + i, t[2]) for i, t in enumerate(axes)]]
-        jobs.append(_copy(Ix(x.offset + first * block * across, tuple(src)), Ix(first * steps * block, tuple(dst)),
-                          (*sizes, *[t[0] for t in axes]), (x.key, dt, _extent(x, batch, shape)), (key, work, total), bits))
-    if jobs and key in jobs[-1].writes:
-        jobs[-1].own[key] = total * work.itemsize
-    at = dict(zip(live, strides))
-    return Operand(key, 0, tuple([at.get(d, 0) for d in range(len(batch))]), block, 1) if not by_row else Operand(
-        key, 0, tuple([at.get(d, 0) for d in range(len(batch))]), 1, block)
+    jobs.append(Job(symbol, text, [x.key, key], words, {x.key}, {key}, work=total // 4, own={key: total * p.itemsize}))
+    at, step = [0] * len(p.batch), per
+    for d in reversed(live):
+        at[d], step = step, step * p.batch[d]
+    return Operand(key, 0, tuple(at), *((span, 1) if which == "b" else (1, span)))
 
 
-def _extent(x: Operand, batch: tuple[int, ...], shape: tuple[int, int]) -> int:
-    """One past the last element the matrix reads."""
-    return 1 + x.offset + sum(max(0, s * (n - 1)) for s, n in zip((*x.batch, x.row, x.col), (*batch, *shape)))
+def _product(p: _Problem, dt: str, rows: int, vectors: int, a: Operand, a_tile: int, b: Operand, b_panel: int) -> list[Job]:
+    """The kernel over packed or plain operands, and the sum of its parts if k is split."""
+    tiles, panels = -(-p.m // rows), -(-p.n // (p.width * vectors))
+    parts = k_parts(p, tiles * panels)
+    k_part = -(-p.k // parts)
+    k_block = k_block_of(p)
+    m_tasks, n_tasks = task_grid(p, tiles, panels, parts, rows * min(k_part, k_block) * p.itemsize)
+    split = parts > 1
+    key: Hashable = (p.unique, "c")
+    symbol, text = product_kernel(dt, p.acc if split else p.dt, rows, vectors, p.bits)
+    needs_sums = split or p.dt != p.acc and k_part > k_block
+    to = key if split else p.out
+    words = (p.m, p.n, p.k, k_block, tiles, panels, m_tasks, n_tasks, p.matrices, parts, k_part, a.offset, a_tile, a.row, a.col,
+             b.offset, b_panel, b.row, len(p.batch), *_axes(p.batch, a.batch, b.batch))
+    own = {key: parts * p.size * p.itemsize} if needs_sums else {}
+    jobs = [Job(symbol, text, [a.key, b.key, to, key if needs_sums else to], words, {a.key, b.key}, {to}, own=own,
+                work=p.size * p.k // 4)]
+    if split:
+        symbol, text = sum_kernel(p.acc, p.dt, p.bits)
+        jobs.append(Job(symbol, text, [p.out, key], (p.size, parts), {key}, {p.out}, work=parts * p.size // 4))
+    return jobs
 
 
-def _copy(src: Ix, dst: Ix, extents: Sequence[int], from_: tuple[Hashable, dtype, int], to: tuple[Hashable, dtype, int],
-          bits: int) -> Job:
-    """A printed copy kernel, with a cast where the dtypes differ."""
-    live = [d for d, e in enumerate(extents) if e != 1]
-    names = {d: i for i, d in enumerate(live)}
-    src, dst = (Ix(ix.const, tuple([(names[d], c) for d, c in ix.terms if d in names and c])) for ix in (src, dst))
-    stmts = [Stmt("load", (), from_[1], Access(0, src, ()), None)]
-    if from_[1] is not to[1]:
-        stmts.append(Stmt("cast", (0,), to[1], None, None))
-    buffers = (Buf(*from_), Buf(*to))  # type: ignore[arg-type]
-    ext = tuple([extents[d] for d in live])
-    k = Kernel("k_pack", ext, len(ext), buffers, tuple(stmts), (Store(Access(1, dst, ()), len(stmts) - 1),))
-    p = print_kernel(k, bits)
-    return Job(p.symbol, p.text, [from_[0], to[0], "err", "scratch"], p.numbers, {from_[0]}, {to[0]}, p.scratch, p.work)
+def k_block_of(p: _Problem) -> int:
+    """Steps of k between visits of C."""
+    return 256
 
 
-# ------------------------------------------------------------------------------------------------------- the kernel
-@cache
-def gemm_kernel(name: str, rows: int, vectors: int, width: int, batch: int) -> tuple[str, str]:
-    """(symbol, LLVM text). Words: A, B, C, then the sizes :func:`gemm_jobs` lists."""
-    symbol = f"gemm_{name}_{rows}x{vectors * width}_{batch}"
-    return symbol, module([_Gemm(symbol, name, rows, vectors, width, batch).f])
+def k_parts(p: _Problem, tiles: int) -> int:
+    """Parts of a long k where there are too few tiles for threads to share; depends on sizes only."""
+    wanted = TASKS // (tiles * p.matrices)
+    return max(1, min(wanted, p.k // MIN_PART))
 
 
-class _Gemm:
-    """Prints the kernel: threads share tasks (batch, panel group, row group); a task walks k blocks, panels, row blocks."""
-
-    def __init__(self, symbol: str, name: str, rows: int, vectors: int, width: int, batch: int):
-        self.rows, self.vectors, self.width = rows, vectors, width
-        self.scalar = "double" if name == "float64" else "float"
-        self.ty = vec(width, self.scalar)
-        f = self.f = Function(symbol)
-        self.a, self.b, self.c = (f.arg(i, "ptr") for i in range(3))
-        (self.m, self.n, self.k, self.mb, self.nb, self.m_tasks, self.n_tasks, self.step_rows, self.row, self.a_k,
-         self.step_panel, self.b_row, off_a, off_b) = (f.arg(3 + i) for i in range(14))
-        self.a, self.b = f.at(self.scalar, self.a, off_a), f.at(self.scalar, self.b, off_b)
-        sizes, sa, sb = ([f.arg(17 + g * batch + d) for d in range(batch)] for g in range(3))
-        self.per_batch = f.mul(self.m_tasks, self.n_tasks)
-        total = self.per_batch
-        for s in sizes:
-            total = f.mul(total, s)
-        lo, hi = f.share(total)
-        f.loop(lo, hi, lambda t: self.task(t, sizes, sa, sb))
-
-    def task(self, t: str, sizes: list[str], sa: list[str], sb: list[str]) -> None:
-        """One group of row blocks and panels of one matrix of the batch."""
-        f, s = self.f, self.scalar
-        which, rest = f.div(t, self.per_batch), f.rem(t, self.per_batch)
-        a, b = self.a, self.b
-        c = f.at(s, self.c, f.mul(which, f.mul(self.m, self.n)))
-        for d in reversed(range(len(sizes))):
-            i = f.rem(which, sizes[d]) if d else which
-            a, b = f.at(s, a, f.mul(i, sa[d])), f.at(s, b, f.mul(i, sb[d]))
-            which = f.div(which, sizes[d]) if d else which
-        panel = self.width * self.vectors
-        p0, i0 = f.mul(f.div(rest, self.m_tasks), self.nb), f.mul(f.rem(rest, self.m_tasks), self.mb)
-        p1 = f.min(f.add(p0, self.nb), f.ceil_div(self.n, panel))
-        i1 = f.min(f.add(i0, self.mb), f.ceil_div(self.m, self.rows))
-
-        def k_block(k0: str) -> None:
-            k1 = f.min(f.add(k0, str(BLOCK_K)), self.k)
-            f.loop(p0, p1, lambda p: one_panel(p, k0, k1))
-
-        def one_panel(p: str, k0: str, k1: str) -> None:
-            left = f.sub(self.n, f.mul(p, str(panel)))
-            older = f.cmp("sgt", "i64", k0, "0")
-            masks = [f.lane_mask(self.width, f.max(f.sub(left, str(v * self.width)), "0")) for v in range(self.vectors)]
-            mt = vec(self.width, "i1")
-            seen = [f.op("and", mt, x, f.splat(mt, older)) for x in masks]
-            bp = f.at(s, b, f.add(f.mul(p, self.step_panel), f.mul(k0, self.b_row)))
-            f.loop(i0, i1, lambda i: self.micro(i, a, bp, f.at(s, c, f.mul(p, str(panel))), k0, k1, masks, seen))
-
-        f.loop("0", f.max(self.k, "1"), k_block, step=BLOCK_K)
-
-    def micro(self, i: str, a: str, b: str, c: str, k0: str, k1: str, masks: list[str], seen: list[str]) -> None:
-        """rows x vectors accumulators over one block of k. Rows beyond the edge repeat the last one."""
-        f, s, ty = self.f, self.scalar, self.ty
-        first = f.mul(i, str(self.rows))
-        last = f.sub(f.sub(self.m, "1"), first)  # largest row of this block
-        ab = f.at(s, a, f.add(f.mul(i, self.step_rows), f.mul(k0, self.a_k)))
-        at = [f.min(str(r), last) if r else "0" for r in range(self.rows)]
-        a_rows = [f.at(s, ab, f.mul(x, self.row)) for x in at]
-        c_rows = [f.at(s, c, f.mul(f.add(first, x), self.n)) for x in at]
-        acc: list[tuple[str, str]] = []
-        for r in range(self.rows):
-            for v in range(self.vectors):
-                acc.append((ty, f.load(ty, f.at(s, c_rows[r], str(v * self.width)), seen[v])))
-
-        def steps(count: int, kk: str, values: tuple[str, ...]) -> list[str]:
-            now = list(values)
-            for u in range(count):
-                step = f.add(kk, str(u))
-                bk = f.at(s, b, f.mul(step, self.b_row))
-                bv = [f.load(ty, f.at(s, bk, str(v * self.width))) for v in range(self.vectors)]
-                ak = f.mul(step, self.a_k)
-                for r in range(self.rows):
-                    x = f.splat(ty, f.load(s, f.at(s, a_rows[r], ak)))
-                    for v in range(self.vectors):
-                        n = r * self.vectors + v
-                        now[n] = f.fma(ty, x, bv[v], now[n])
-            return now
-
-        span = f.sub(k1, k0)
-        whole = f.mul(f.div(span, "4"), "4")
-        mid = f.loop("0", whole, lambda kk, *x: steps(4, kk, x), acc, 4)
-        out = f.loop(whole, span, lambda kk, *x: steps(1, kk, x), [(ty, x) for x in mid])
-        for r in range(self.rows):
-            for v in range(self.vectors):
-                f.store(ty, out[r * self.vectors + v], f.at(s, c_rows[r], str(v * self.width)), masks[v])
-
-
-__all__ = ["Operand", "gemm_jobs", "gemm_kernel"]
+def task_grid(p: _Problem, tiles: int, panels: int, parts: int, tile_bytes: int) -> tuple[int, int]:
+    """In how many groups row tiles and panels are cut: A's group fits its cache, and there are enough tasks."""
+    m_tasks = -(-tiles // max(1, CACHE_A // max(1, tile_bytes)))
+    n_tasks = -(-panels * p.width // 1024) if panels * p.width > 1024 else 1
+    while parts * p.matrices * m_tasks * n_tasks < TASKS and (m_tasks < tiles or n_tasks < panels):
+        if m_tasks < tiles and (n_tasks >= panels or tiles / m_tasks >= panels / n_tasks):
+            m_tasks = min(tiles, 2 * m_tasks)
+        else:
+            n_tasks = min(panels, 2 * n_tasks)
+    return m_tasks, n_tasks

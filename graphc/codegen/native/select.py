@@ -14,10 +14,15 @@ from ..index import Ix
 from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from .contraction import View, dense_strides, product, view_of
-from .gemm import Operand, gemm_jobs
+from .conv import conv_jobs
+from .gemm import gemm_jobs
+from .gemm_operand import Operand
 from .jobs import Call, Job, Key, Step
 from .kernel import print_kernel
+from .library import library_jobs
 from .loop import lower_loop
+
+CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
 
 
 class Selector:
@@ -45,7 +50,25 @@ class Selector:
                 return [*copies, loop]
         if item.op.name == "contract" and item.avals[0].dtype.is_floating_point and item.avals[0].size:
             return self.contraction(item)
-        return [_call(item)]
+        jobs = self.library(item)
+        return [_call(item)] if jobs is None else jobs
+
+    def library(self, node: Node) -> list[Step] | None:
+        """Hand-written kernels over contiguous operands, or None."""
+        assert isinstance(node.op, Prim)
+        build = conv_jobs if node.op.name in CONVOLUTIONS else library_jobs
+        before = dict(self.copied)
+        keys, copies = self.dense(node.ins)
+        outs = tuple(range(node.slot, node.end))
+        unique = (node.op.name, node.slot)
+        if build is conv_jobs:
+            jobs = conv_jobs(node.op.name, node.attrs, node.in_avals, node.avals[0], keys, outs[0], unique, self.bits)
+        else:
+            jobs = library_jobs(node, node.in_avals, node.avals, keys, outs, unique, self.bits)
+        if jobs is None:
+            self.copied = before  # copies that are not made
+            return None
+        return [*copies, *jobs]
 
     def contraction(self, node: Node) -> list[Step]:
         """A product of strided operands; operands whose axes do not merge are copied into an order that does."""
