@@ -4,8 +4,9 @@
 ``ys`` come out stacked, at the index of the step that made them (also when the loop runs in reverse). Bodies are traced
 once per signature (:func:`trace_body`), so that equal loops share one Graph and one compiled program.
 
-For gradients the forward loop also stacks the carries every step began with. The reverse loop computes each step again
-from them and applies the step's own vjp, which is again a ``loop_scan`` of plain nodes and so differentiable itself.
+For gradients the forward loop also stacks the products (``contract``) of every step and the carries it began with. The
+reverse loop computes the rest of each step again from them and applies the step's own vjp, which is again a ``loop_scan``
+of plain nodes and so differentiable itself.
 """
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ...errors import ShapeError, VerifyError
 from .. import build as P
-from ..node import Aval, Graph, Node, Value, aval
+from ..node import Aval, Graph, GraphBuilder, Node, Value, aval
 from ..optable import OPS, prim
 from ..recorder import apply, inline, state, trace
 from ..samples import draw
@@ -25,6 +26,7 @@ Body = Callable[..., tuple[Value, ...]]
 
 _BODIES: dict[Any, Graph] = {}  # (key, input avals) -> body
 _PROGRAMS: dict[Graph, Callable[[list[Any]], list[Any]]] = {}  # body -> NumPy program
+_SAVING: dict[Graph, Graph] = {}  # body -> the body that also returns what its gradient needs
 _LIMIT = 4096
 
 
@@ -127,6 +129,17 @@ def _differentiable(a: Aval) -> bool:
     return a.dtype.is_floating_point or a.dtype.is_complex
 
 
+def _saving(body: Graph, n_carry: int) -> Graph:
+    """The body that also returns its products and the carries it got, the same Graph for the same body."""
+    found = _SAVING.get(body)
+    if found is None:
+        if len(_SAVING) >= _LIMIT:
+            _SAVING.clear()
+        kept = (*_products(body), *[n.slot for n in body.inputs[:n_carry]])
+        found = _SAVING[body] = Graph(body.nodes, (*body.outputs, *kept))
+    return found
+
+
 class _Step(NamedTuple):
     """What the reverse body of a loop depends on; the key it is remembered under. Tuples hold indices."""
 
@@ -137,16 +150,17 @@ class _Step(NamedTuple):
     consts: tuple[int, ...]  # consts that need a gradient
     xs: tuple[int, ...]  # xs that need one
     ys: tuple[int, ...]  # ys whose cotangent is given
+    n_products: int  # products the forward loop saved
 
 
 def _step_vjp(s: _Step, args: tuple[Value, ...]) -> tuple[Value, ...]:
-    """One step backwards. args: cotangents of the carries, xs, carries at the step's start, cotangents of ys, consts.
-    Returns the cotangents of the carries at the start, of the consts, of the xs."""
+    """One step backwards. args: cotangents of the carries, xs, saved products (for :func:`_use_saved`), carries at the
+    step's start, cotangents of ys, consts. Returns the cotangents of the carries at the start, of the consts, of the xs."""
     from ...autograd.engine import mark_input, vjp_values
 
     it = iter(args)
     d_carry = [next(it) for _ in s.carries]
-    xs = [next(it) for _ in range(s.n_xs)]
+    xs = [next(it) for _ in range(s.n_xs + s.n_products)][:s.n_xs]
     carries = [next(it) for _ in range(s.n_carry)]
     d_ys = [next(it) for _ in s.ys]
     consts = list(it)
@@ -215,8 +229,24 @@ def _backward_plan(s: _Step, avals: tuple[Aval, ...]) -> _Plan:
     if found is None:
         if len(_PLANS) >= _LIMIT:
             _PLANS.clear()
-        found = _PLANS[s, avals] = _make_plan(s, trace(lambda *a: _step_vjp(s, a), avals, grad=True))
+        graph = _use_saved(s, trace(lambda *a: _step_vjp(s, a), avals, grad=True))
+        found = _PLANS[s, avals] = _make_plan(s, graph)
     return found
+
+
+def _products(graph: Graph) -> list[int]:
+    """Slots of the products of a body."""
+    return [n.slot for n in graph.nodes if n.op is OPS["contract"]]
+
+
+def _use_saved(s: _Step, graph: Graph) -> Graph:
+    """The reverse step with the forward's products read instead of computed: they are its first ones, in the same order."""
+    first = len(s.carries) + s.n_xs
+    new = dict(zip(_products(graph), [node.slot for node in graph.inputs[first:first + s.n_products]]))
+    b = GraphBuilder()
+    for node in graph.nodes:
+        b.add(node.op, tuple([new.get(i, i) for i in node.ins]), node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+    return b.graph(tuple([new.get(i, i) for i in graph.outputs]))
 
 
 def _make_plan(s: _Step, graph: Graph) -> _Plan:
@@ -247,7 +277,7 @@ def _make_plan(s: _Step, graph: Graph) -> _Plan:
 
 
 def _n_consts(s: _Step, graph: Graph) -> int:
-    return len(graph.inputs) - len(s.carries) - s.n_xs - s.n_carry - len(s.ys)
+    return len(graph.inputs) - len(s.carries) - s.n_xs - s.n_products - s.n_carry - len(s.ys)
 
 
 def _vjp(ctx: Any, g: Any) -> tuple[Value | None, ...]:
@@ -255,14 +285,14 @@ def _vjp(ctx: Any, g: Any) -> tuple[Value | None, ...]:
     that could not be hoisted; xs are the forward's xs, the carries each step began with, the cotangents of the ys."""
     body, n_carry, n_xs, _, reverse, n_saved = ctx.attrs
     ins, needs, outs = ctx.ins, ctx.needs, ctx.out
-    if n_saved != n_carry:
+    if n_saved < n_carry:
         raise VerifyError("a loop_scan that is differentiated must be recorded through scan(), which saves its carries")
     xs, consts = ins[n_carry:n_carry + n_xs], ins[n_carry + n_xs:]
     saved = outs[len(outs) - n_saved:]
     s = _Step(body, n_carry, n_xs, tuple(i for i in range(n_carry) if _differentiable(ins[i].aval)),
               tuple(i for i in range(len(consts)) if needs[n_carry + n_xs + i]),
               tuple(i for i in range(n_xs) if needs[n_carry + i]),
-              tuple(i for i in range(len(outs) - n_carry) if g[n_carry + i] is not None))
+              tuple(i for i in range(len(outs) - n_carry) if g[n_carry + i] is not None), n_saved - n_carry)
     d_carry = [g[i] if g[i] is not None else P.zeros_like(ins[i]) for i in s.carries]
     steps = [*xs, *saved, *[g[n_carry + i] for i in s.ys]]
     plan = _backward_plan(s, _step_avals(d_carry, steps, consts))
@@ -313,9 +343,11 @@ def scan(key: Any, fn: Body, carries: Sequence[Value], xs: Sequence[Value], cons
     ins = (*carries, *xs, *consts)
     avals = _step_avals(carries, xs, consts)
     if state.grad and any(v.gfn is not None for v in ins):
-        body = trace_body(("save", key, n_carry), lambda *a: (*fn(*a), *a[:n_carry]), avals)
-        outs = apply(LOOP_SCAN, ins, (body, n_carry, len(xs), n, reverse, n_carry))
-        return tuple(outs[:len(outs) - n_carry])
+        plain = trace_body((key, n_carry), fn, avals)
+        body = _saving(plain, n_carry)
+        n_saved = len(body.outputs) - len(plain.outputs)
+        outs = apply(LOOP_SCAN, ins, (body, n_carry, len(xs), n, reverse, n_saved))
+        return tuple(outs[:len(outs) - n_saved])
     body = trace_body((key, n_carry), fn, avals)
     return tuple(apply(LOOP_SCAN, ins, (body, n_carry, len(xs), n, reverse, 0)))
 
