@@ -101,7 +101,7 @@ def compare(name: str, attrs: tuple, arrays: list[np.ndarray], rtol: float = 0.0
                 wide = np.complex128 if g.dtype.kind == "c" else np.float64
                 np.testing.assert_allclose(g.astype(wide), w.astype(wide), rtol, atol)
             else:
-                np.testing.assert_array_equal(g, w)
+                np.testing.assert_array_equal(*[a.astype(np.float32) if a.dtype == BF16 else a for a in (g, w)])
 
 
 def draw(shape: Any, dtype: Any, seed: int = 0) -> np.ndarray:
@@ -230,3 +230,65 @@ def test_scan_special_values() -> None:
                 compare("scan", (kind, 0, reverse), [np.stack([v, v[::-1]], 1)], 1e-6, 0)
     tiny = np.array([1e-30, 1e-30, 1e30, 1e30, 1e30] * 4, np.float32)  # regrouped, 0 * inf would appear
     compare("scan", ("mul", 0, False), [tiny])
+
+
+# ------------------------------------------------------------------------------------------------------------------ sort
+ALL = [np.float32, np.float64, np.float16, BF16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_]
+
+
+@pytest.mark.parametrize("shape,axis", [((5, 1), 1), ((4, 2), 1), ((7, 33), 1), ((3, 256), 1), ((2, 1000), 1), ((40, 6), 0),
+                                        ((3, 17, 5), 1), ((1,), 0), ((), 0)])
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("dt", [np.float32, np.int64])
+def test_sort(shape: tuple[int, ...], axis: int, descending: bool, dt: Any) -> None:
+    x = np.asarray(draw(shape, dt, 1))
+    if shape:
+        compare("sort", (axis, descending, True), [x])
+    else:
+        values, at = native("sort", (0, descending, True), [x], BITS[0], 1)
+        assert values == x and at == 0
+
+
+@pytest.mark.parametrize("dt", ALL)
+@pytest.mark.parametrize("descending", [False, True])
+def test_sort_dtypes(dt: Any, descending: bool) -> None:
+    x = draw((3, 70), dt, 2)
+    if np.dtype(dt).kind in "fV":
+        x[0, ::5], x[0, 1::5], x[1, 3], x[1, 4], x[2, 7] = np.nan, -np.nan, np.inf, -np.inf, 0.0
+        x[2, 1::4], x[2, 2::4] = -0.0, 0.0
+    elif np.dtype(dt).kind in "iu":
+        x[0, :9], x[0, 20:30] = np.iinfo(dt).max, np.iinfo(dt).min
+    compare("sort", (1, descending, True), [x])
+    compare("sort", (0, descending, True), [x])
+    compare("topk", (1, 5, descending), [x])
+    long = np.tile(x.reshape(-1), 25)[:5003]
+    compare("sort", (0, descending, True), [long])
+    compare("topk", (0, 3000, descending), [long])
+
+
+@pytest.mark.parametrize("shape,axis", [((20011,), 0), ((3, 17000), 1), ((4500, 2), 0)])
+def test_sort_long(shape: tuple[int, ...], axis: int) -> None:
+    compare("sort", (axis, False, True), [draw(shape, np.float32, 1)])
+    compare("sort", (axis, True, True), [draw(shape, np.float64, 1)])
+
+
+@pytest.mark.parametrize("shape,axis,k", [((4, 300), 1, 1), ((4, 300), 1, 50), ((4, 300), 1, 200), ((300, 5), 0, 7), ((3, 9), 1, 9),
+                                          ((3, 9), 1, 0), ((2, 5000), 1, 100), ((700,), 0, 33)])
+def test_topk(shape: tuple[int, ...], axis: int, k: int) -> None:
+    for dt in (np.float32, np.int64):
+        x = draw(shape, dt, 4)
+        for v in (x, np.sort(x, axis), np.flip(np.sort(x, axis), axis), np.zeros_like(x)):
+            for largest in (False, True):
+                if k:
+                    compare("topk", (axis, k, largest), [v])
+                else:
+                    assert native("topk", (axis, k, largest), [v], BITS[0], 1) is None
+
+
+def test_topk_of_the_last_values() -> None:
+    for fill in (np.nan, np.inf):
+        x = np.full((2, 300), fill, np.float32)
+        for largest in (False, True):
+            compare("topk", (1, 5, largest), [x])
+    top = np.full((2, 300), np.iinfo(np.int64).max)
+    compare("topk", (1, 5, False), [top])

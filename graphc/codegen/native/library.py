@@ -6,7 +6,7 @@ from typing import Any
 
 from ...dtypes import complex64, complex128
 from ...ir.node import Aval, Node
-from . import scan, scatter
+from . import scan, scatter, sort
 from .jobs import Job, Key, copy_job
 
 _COMPLEX = (complex64, complex128)
@@ -42,9 +42,18 @@ def _scan(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any
     return scan.scan_jobs(attrs, ins[0], keys[0], out_keys[0], unique, bits)
 
 
+def _sort(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return sort.sort_jobs(attrs[0], attrs[1], None, ins[0], keys[0], out_keys, unique, bits)
+
+
+def _topk(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return sort.sort_jobs(attrs[0], attrs[2], attrs[1], ins[0], keys[0], out_keys, unique, bits)
+
+
 def _bitcast(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
     return [copy_job(out_keys[0], keys[0], outs[0].nbytes)]
 
 
 _Row = Callable[[Any, Sequence[Aval], Sequence[Aval], Sequence[Any], Sequence[Key], Any, int], "list[Job] | None"]
-_ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "scan": _scan, "bitcast": _bitcast}
+_ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "scan": _scan, "sort": _sort, "topk": _topk,
+                          "bitcast": _bitcast}
