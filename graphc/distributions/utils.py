@@ -1,0 +1,104 @@
+"""Small things the distributions share: broadcasting of parameters, probabilities and logits, noise, lazy attributes."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import graphc
+
+from .. import dtypes
+from ..ir.recorder import state
+from ..tensor import Size, Tensor
+
+euler_constant = 0.57721566490153286060  # Euler-Mascheroni
+
+
+def as_size(shape: Any) -> Size:
+    """A sample shape (int, sequence of int or Size) as Size."""
+    return Size((shape,) if isinstance(shape, int) else tuple(shape))
+
+
+def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
+    """Tensors and numbers as tensors of one shape; numbers take the dtype of the tensors (default dtype without any).
+
+    Raises ValueError for anything but numbers and tensors.
+    """
+    if not all(isinstance(v, (Tensor, int, float, np.number)) for v in values):
+        raise ValueError("Input arguments must all be instances of Number, torch.Tensor or objects implementing "
+                         "__torch_function__.")
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    dtype = tensors[0].dtype if tensors else dtypes.get_default_dtype()
+    device = tensors[0].device if tensors else None
+    made = [v if isinstance(v, Tensor) else graphc.tensor(v, dtype=dtype, device=device) for v in values]
+    return tuple(graphc.broadcast_tensors(*made))
+
+
+def finfo_of(t: Tensor) -> Any:
+    return dtypes.finfo(t.dtype)
+
+
+def clamp_probs(probs: Tensor) -> Tensor:
+    """Probabilities kept inside the open interval (0, 1)."""
+    eps = finfo_of(probs).eps
+    return probs.clamp(min=eps, max=1 - eps)
+
+
+def probs_to_logits(probs: Tensor, is_binary: bool = False) -> Tensor:
+    """Log odds (binary) or log probabilities."""
+    p = clamp_probs(probs)
+    return graphc.log(p) - graphc.log1p(-p) if is_binary else graphc.log(p)
+
+
+def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
+    """Sigmoid (binary) or softmax over the last dimension."""
+    return graphc.sigmoid(logits) if is_binary else graphc.softmax(logits, -1)
+
+
+def sum_rightmost(value: Any, dims: int) -> Any:
+    """Sum over the last ``dims`` dimensions."""
+    return value if dims == 0 else value.reshape(tuple(value.shape[:value.ndim - dims]) + (-1,)).sum(-1)
+
+
+def positive_uniform(shape: Any, like: Tensor) -> Tensor:
+    """Uniform in (0, 1): never zero, so that its logarithm is finite."""
+    return graphc.rand(tuple(shape), dtype=like.dtype, device=like.device).clamp(min=finfo_of(like).tiny)
+
+
+def standard_normal(shape: Any, like: Tensor) -> Tensor:
+    return graphc.randn(tuple(shape), dtype=like.dtype, device=like.device)
+
+
+def standard_exponential(shape: Any, like: Tensor) -> Tensor:
+    return graphc.empty(tuple(shape), dtype=like.dtype, device=like.device).exponential_()
+
+
+def known_false(ok: Tensor) -> bool:
+    """Whether any element is False. Inside a compiled call pending values are not read: the call stays one region."""
+    v = ok._read()
+    if state.hold and v.region is not None:
+        return False
+    return not bool(ok.all().item())
+
+
+def log_two_pi() -> float:
+    return math.log(2 * math.pi)
+
+
+class lazy_property:
+    """An attribute computed at its first use and then kept on the instance."""
+
+    def __init__(self, wrapped: Callable[[Any], Any]):
+        self.wrapped = wrapped
+        self.__doc__ = wrapped.__doc__
+        self.name = wrapped.__name__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        with graphc.enable_grad():
+            value = self.wrapped(instance)
+        instance.__dict__[self.name] = value
+        return value

@@ -1,0 +1,105 @@
+"""Densities, entropies, moments, distribution functions and their gradients against torch.distributions."""
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from dist_cases import CASES
+
+import graphc
+import graphc.distributions as ours
+from graphc.tensor import to_numpy
+
+torch = pytest.importorskip("torch")
+
+
+def build(module: Any, lib: Any, make: Any, params: list[Any]) -> tuple[Any, list[Any]]:
+    leaves = [lib.tensor(p, dtype=lib.float64) for p in params]
+    for leaf in leaves:
+        leaf.requires_grad_(True)
+    return make(module, *leaves), leaves
+
+
+def numbers(t: Any) -> np.ndarray:
+    return to_numpy(t.detach()) if isinstance(t, graphc.Tensor) else t.detach().numpy()
+
+
+def compare(case: Any, f: Any, *, also: list[Any] | None = None) -> None:
+    """``f(dist, extra tensors)`` in both libraries: same values, same gradients of a weighted sum; or the same refusal."""
+    name, make, params, _ = case
+    results = []
+    for module, lib in ((torch.distributions, torch), (ours, graphc)):
+        d, leaves = build(module, lib, make, params)
+        extra = [lib.tensor(x, dtype=lib.float64).requires_grad_(True) for x in also or []]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                y = f(d, *extra)
+        except NotImplementedError:
+            results.append(None)
+            continue
+        grads: list[Any] = []
+        if y.requires_grad:
+            w = lib.tensor(np.cos(np.arange(y.numel())).reshape(tuple(y.shape)))
+            (y * w).sum().backward()
+            grads = [None if t.grad is None else numbers(t.grad) for t in leaves + extra]
+        results.append((numbers(y), grads))
+    want, got = results
+    if want is None:
+        return  # torch has no formula: ours may
+    assert got is not None, f"{name} lacks what torch has"
+    assert want[0].dtype == got[0].dtype and want[0].shape == got[0].shape
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-9, atol=1e-11)
+    for w, g in zip(want[1], got[1]):
+        np.testing.assert_allclose(np.zeros(1) if g is None else g, np.zeros(1) if w is None else w, rtol=1e-7, atol=1e-9)
+
+
+IDS = [c[0] for c in CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_log_prob(case: Any) -> None:
+    if case[0].split()[0] in ("Poisson", "Binomial", "Geometric", "NegativeBinomial", "Multinomial", "Categorical"):
+        name, make, params, values = case
+        for module, lib in ((torch.distributions, torch), (ours, graphc)):
+            d, _ = build(module, lib, make, params)
+            assert d.log_prob(lib.tensor(values, dtype=lib.float64)).shape == (3,)
+    compare(case, lambda d, x: d.log_prob(x), also=[case[3]])
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("what", ["mean", "variance", "stddev", "mode"])
+def test_moments(case: Any, what: str) -> None:
+    compare(case, lambda d: getattr(d, what))
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_entropy(case: Any) -> None:
+    compare(case, lambda d: d.entropy())
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_cdf(case: Any) -> None:
+    compare(case, lambda d, x: d.cdf(x), also=[case[3]])
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_icdf(case: Any) -> None:
+    compare(case, lambda d, x: d.icdf(x), also=[[0.2, 0.5, 0.9]])
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_expand_and_shapes(case: Any) -> None:
+    name, make, params, values = case
+    got, want = [], []
+    for module, lib, out in ((torch.distributions, torch, want), (ours, graphc, got)):
+        d, _ = build(module, lib, make, params)
+        x = lib.tensor(values, dtype=lib.float64)
+        big = d.expand((2, *d.batch_shape))
+        out += [tuple(d.batch_shape), tuple(d.event_shape), tuple(big.batch_shape), tuple(big.event_shape), d.has_rsample,
+                tuple(d.sample().shape), tuple(d.sample((4,)).shape), tuple(big.sample((5, 1)).shape),
+                tuple(big.log_prob(x).shape), str(d.sample().dtype), repr(d)]
+        np.testing.assert_allclose(numbers(big.log_prob(x)), np.broadcast_to(numbers(d.log_prob(x)), big.batch_shape))
+    assert got == want
