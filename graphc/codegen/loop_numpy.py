@@ -120,13 +120,13 @@ class _Tile:
         full = np.broadcast_to(x, (*x.shape[:k.kept], *self.ext[k.kept:]) if x.ndim else self.ext)
         if s.op == "reduce":
             out = OPS["reduce"].eval_np((s.attr, axes), full)  # type: ignore[attr-defined]
-            return np.asarray(out, s.dtype.np).reshape(*full.shape[:k.kept], *[1] * len(axes))
+            return np.asarray(out, s.dtype.np).reshape((*full.shape[:k.kept], *[1] * len(axes)))  # perhaps no axes at all
         kind, pos = s.attr
         at = np.broadcast_to(self.ix(pos), self.ext[k.kept:] if not k.kept else (*[1] * k.kept, *self.ext[k.kept:]))
         order = np.argsort(at.reshape(-1), kind="stable")
-        rows = full.reshape(*full.shape[:k.kept], -1)[..., order]
+        rows = full.reshape((*full.shape[:k.kept], -1))[..., order]
         best = OPS["argreduce"].eval_np((kind, rows.ndim - 1), rows)  # type: ignore[attr-defined]
-        return np.asarray(best).reshape(*full.shape[:k.kept], *[1] * len(axes))
+        return np.asarray(best).reshape((*full.shape[:k.kept], *[1] * len(axes)))
 
     def run(self) -> None:
         """All statements, then all stores."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dtypes import bool_, int64
 from ..ir.node import Graph, Node
@@ -37,6 +37,15 @@ class Unfusable(Exception):
     def __init__(self, reason: str, slot: int):
         super().__init__(reason)
         self.slot = slot
+
+
+class Piece(NamedTuple):
+    """One operand of a ``concat``, stored where it lies in the result. ``slot`` is the result's memory (the concat itself or a
+    reshape of it), ``operand`` the operand's number."""
+
+    slot: int
+    concat: Node
+    operand: int
 
 
 class Space:
@@ -195,6 +204,8 @@ class Lowering:
         by_axis = dict(zip(axes, inner))
         full = tuple([by_axis[i] if i in by_axis else next(outer) for i in range(len(shape))])
         x = yield node.ins[0], full, ()  # every row is computed whole: guards are about where it is used
+        if op == "reduce" and node.attrs[0] in ("any", "all") and node.in_avals[0].dtype is not bool_:
+            x = self.stmt("cast", (x,), bool_, None, node.loc)  # any and all are monoids of bool alone
         attr = node.attrs[0] if op == "reduce" else (node.attrs[0], at)
         return self.stmt(op, (x,), node.avals[0].dtype, attr, node.loc)
 
@@ -302,22 +313,35 @@ def strided_view(producer: list[Node], slot: int, stop: set[int]) -> tuple[int, 
     return (slot, flat) if index.is_affine(flat) else None
 
 
-def lower_group(graph: Graph, producer: list[Node], nodes: Sequence[Node], inside: set[int], stores: Sequence[int],
+def lower_group(graph: Graph, producer: list[Node], nodes: Sequence[Node], inside: set[int], stores: Sequence[int | Piece],
                 name: str) -> Kernel:
-    """One kernel that computes ``stores`` (slots) from what is not ``inside``. Raises Unfusable."""
-    biggest = max(stores, key=lambda s: _aval(producer, s).size)
+    """One kernel that computes ``stores`` (slots, or pieces of concatenated ones) from what is not ``inside``. Raises
+    Unfusable."""
+    slots = [s if isinstance(s, int) else s.concat.ins[s.operand] for s in stores]
+    biggest = max(slots, key=lambda s: _aval(producer, s).size)
     space = space_of(nodes, _aval(producer, biggest).shape)
     low = Lowering(graph, producer, inside, space)
     out: list[Store] = []
-    for s in stores:
+    for store, s in zip(stores, slots):
         av = _aval(producer, s)
         pos = space.position(av.shape)
         value = low.emit(s, pos)
-        out.append(Store(Access(low.buffer(s), index.flatten(pos, av.shape)), value))
-    for s in stores:
-        if len(low.places.get(s, ())) > 1:
-            raise Unfusable("a stored value is also needed at other positions", s)
+        if isinstance(store, Piece):
+            out.append(Store(Access(low.buffer(store.slot), _in_concat(store, pos)), value))
+        else:
+            out.append(Store(Access(low.buffer(s), index.flatten(pos, av.shape)), value))
+    for store in stores:
+        if isinstance(store, int) and len(low.places.get(store, ())) > 1:
+            raise Unfusable("a stored value is also needed at other positions", store)
     return tidy(Kernel(name, space.extents, space.kept, tuple(low.buffers), tuple(low.stmts), tuple(out)))
+
+
+def _in_concat(piece: Piece, pos: Position) -> Ix:
+    """Where element ``pos`` of an operand lies in the result of its concat."""
+    axis = piece.concat.attrs[0]
+    before = sum(av.shape[axis] for av in piece.concat.in_avals[:piece.operand])
+    at = (*pos[:axis], index.add(pos[axis], index.num(before)), *pos[axis + 1:])
+    return index.flatten(at, piece.concat.avals[0].shape)
 
 
 def _aval(producer: list[Node], slot: int) -> Any:

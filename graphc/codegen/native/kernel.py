@@ -339,8 +339,8 @@ class Printer:
         t = vec(lanes(val.ty), "i64")
         n = self.coef((i, "size"), size)
         out = []
-        for u, r in enumerate(val.regs):
-            x = opcodes.cast(f, src, val.ty, r, int64)
+        for u in range(max(len(val.regs), len(cond.regs) if cond is not None else 1)):  # guards differ
+            x = opcodes.cast(f, src, val.ty, val.regs[u % len(val.regs)], int64)
             y = x
             if wrap:
                 y = f.select(t, f.cmp("slt", t, x, const(t, 0)), f.op("add", t, x, f.splat(t, n)), x)
