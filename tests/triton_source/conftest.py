@@ -10,8 +10,9 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 
-def need_triton() -> None:
-    """Skip where there is no Triton (this folder's own name makes ``import triton`` succeed, as a namespace)."""
+@pytest.fixture(scope="session")
+def triton_installed() -> None:
+    """Skip where there is no Triton (asked without importing it: other processes do that)."""
     try:
         importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
@@ -19,9 +20,8 @@ def need_triton() -> None:
 
 
 @pytest.fixture(scope="session")
-def interpreter():
+def interpreter(triton_installed):
     """The interpreter process; the test is skipped where there is no Triton."""
-    need_triton()
     from interpreter import Interpreter
 
     it = Interpreter()
