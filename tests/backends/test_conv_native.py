@@ -16,6 +16,7 @@ from graphc.runtime import jit
 
 pytestmark = pytest.mark.skipif(not jit.available(), reason="no llvmlite")
 BITS = (256, 512) if jit.available() and jit.vector_bits() == 512 else (256,)
+OPERATIONS = ("conv", "conv_input_grad", "conv_weight_grad")
 GUARD = 64  # bytes behind every buffer that must stay as they were
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
@@ -91,7 +92,7 @@ def agrees(op: str, attrs: tuple, arrays: list[np.ndarray], dt: Any, bits: int) 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("dt", [np.float32, np.float64])
-@pytest.mark.parametrize("op", ["conv", "conv_input_grad"])
+@pytest.mark.parametrize("op", OPERATIONS)
 @pytest.mark.parametrize("case", CASES, ids=[str(k) for k in range(len(CASES))])
 def test_against_numpy(case: tuple, op: str, dt: Any, bits: int) -> None:
     attrs, arrays = operands(case, op)
@@ -101,13 +102,14 @@ def test_against_numpy(case: tuple, op: str, dt: Any, bits: int) -> None:
         agrees(op, attrs, arrays, dt, bits)
 
 
-@pytest.mark.parametrize("op", ["conv", "conv_input_grad"])
+@pytest.mark.parametrize("op", OPERATIONS)
 def test_one_axis(op: str) -> None:
     rng = np.random.default_rng(1)
     attrs: tuple = ((2,), (1,), (2,), (2,), 2)
     x, f = rng.standard_normal((2, 4, 19)), rng.standard_normal((6, 2, 3))
     g = rng.standard_normal(OPS["conv"].eval_np(attrs, x, f).shape)
-    at, arrays = {"conv": (attrs, [x, f]), "conv_input_grad": ((*attrs, (19,)), [g, f])}[op]
+    at, arrays = {"conv": (attrs, [x, f]), "conv_input_grad": ((*attrs, (19,)), [g, f]),
+                  "conv_weight_grad": ((*attrs, (3,)), [x, g])}[op]
     agrees(op, at, arrays, np.float64, BITS[-1])
 
 

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from ...dtypes import dtype, float32, float64
 from ...ir.node import Aval
-from . import conv_lanes, conv_pack
+from . import conv_lanes, conv_pack, conv_weight
 from .jobs import Job
 
 TAPS_UNROLLED = 7  # filter columns up to which a row of the filter is written out
 FILTER_IN_CACHE = 1 << 19  # bytes of a packed filter that stay in the second-level cache beside an image
+CHUNK = 24 << 10  # bytes of a packed gradient that stay in the first-level cache
 TASKS = 16  # what a job is cut into at least, for threads
 
 
@@ -118,7 +119,7 @@ def conv_jobs(op: str, attrs: Any, avals_in: Sequence[Aval], aval_out: Aval, in_
     elif op == "conv_input_grad":
         _input_grad(ctx, z, in_keys[0], in_keys[1], out_key)
     else:
-        return None
+        _weight_grad(ctx, z, in_keys[0], in_keys[1], out_key)
     return ctx.jobs
 
 
@@ -278,6 +279,57 @@ def _tile(t: _Taps, width: int, bits: int, target: _Target) -> tuple[int, int, i
                     continue
                 cycles = max(p * vectors / 2, (p + vectors) / 2, 4.0) + 0.25
                 cost = tiles * -(-a // rows) * -(-b // cols) * cycles
+                if best is None or cost < best[0] - 1e-9:
+                    best = cost, (rows, cols, vectors)
+    assert best is not None
+    return best[1]
+
+
+# ------------------------------------------------------------------------------------------------ gradient to the filter
+def _weight_grad(ctx: _Context, z: _Geometry, x: Hashable, g: Hashable, out: Hashable) -> None:
+    """The jobs: both operands packed, sums of every part of the images, parts added and turned into the filter's layout."""
+    lanes, per, area = z.o // z.groups, z.c // z.groups, z.oh * z.ow
+    image = _bordered(ctx, z, x)
+    rows_all = per * z.kh
+    rows, cols, vectors = _sums_tile(lanes, rows_all, z.kw, ctx.width, ctx.bits)
+    block = ctx.width * vectors
+    tiles = -(-lanes // block)
+    packed: Hashable = (ctx.unique, "g")
+    size = ctx.dt.itemsize
+    symbol, text = conv_weight.transpose_kernel(ctx.dt.name, ctx.width)
+    matrices = z.n * z.groups
+    ctx.jobs.append(Job(symbol, text, [g, packed], (matrices, tiles, lanes, area, block), {g}, {packed},
+                        work=matrices * tiles * area * block // 4, own={packed: matrices * tiles * area * block * size}))
+    row_tiles = -(-rows_all // rows)
+    row_blocks = max(1, min(row_tiles, TASKS // (z.groups * tiles)))
+    per_part = -(-z.n // max(1, min(z.n, TASKS // (z.groups * tiles * row_blocks))))
+    parts = -(-z.n // per_part)
+    line = z.ow * block * size
+    y_chunk = max(1, min(z.oh, CHUNK // line))
+    n_chunk = max(1, CHUNK // (line * z.oh))
+    sums: Hashable = (ctx.unique, "sums")
+    count = z.groups * tiles * rows_all * z.kw * block
+    shape = conv_weight.Shape(rows, cols, vectors, z.stride[1], z.dilation[1] if z.kw > 1 else 1)
+    symbol, text = conv_weight.sums_kernel(ctx.dt.name, ctx.width, shape)
+    numbers = (parts, per_part, z.groups, tiles, row_blocks, z.n, z.oh, z.ow, rows_all, z.kh, z.kw, n_chunk, y_chunk, image.n,
+               image.g, image.c, z.dilation[0] * image.row, z.stride[0] * image.row, image.offset)
+    ctx.jobs.append(Job(symbol, text, [image.key, packed, sums], numbers, {image.key, packed}, {sums},
+                        work=count * z.n * area // 4, own={sums: parts * count * size}))
+    symbol, text = conv_weight.gather_kernel(ctx.dt.name, ctx.width)
+    ctx.jobs.append(Job(symbol, text, [sums, out], (parts, z.groups, tiles, lanes, rows_all * z.kw, block), {sums}, {out},
+                        work=parts * count // 4))
+
+
+def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tuple[int, int, int]:
+    """Rows, columns and vectors of a tile of the filter's gradient, by the model of :func:`_tile`."""
+    budget = 28 if bits == 512 else 12
+    best: tuple[float, tuple[int, int, int]] | None = None
+    for vectors in (4, 3, 2, 1):
+        for cols in range(min(kw, budget // vectors), 0, -1):
+            for rows in range(1, min(rows_all, 8, budget // (cols * vectors)) + 1):
+                p = rows * cols
+                cycles = max(p * vectors / 2, (p + vectors) / 2, 4.0) + 0.25
+                cost = -(-lanes // (width * vectors)) * -(-rows_all // rows) * -(-kw // cols) * cycles
                 if best is None or cost < best[0] - 1e-9:
                     best = cost, (rows, cols, vectors)
     assert best is not None

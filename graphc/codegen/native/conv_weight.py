@@ -1,0 +1,219 @@
+"""The gradient of a convolution to its filter: sums over all positions, output channels in the lanes.
+
+gw[o, c, i, j] = sum over n, y, x of g[n, o, y, x] * image[n, c, y * step_y + i * tap_y, x * step_x + j * tap_x].
+
+A tile is ``rows`` pairs (c, i) x ``cols`` filter columns j x ``vectors`` vectors of output channels, all in registers. Every
+step (n, y, x) loads the gradient's vectors from a transposed copy, broadcasts one input element per (c, i, j) and multiplies
+and adds. Positions are walked in chunks that stay in the first-level cache, over which all tiles of a task pass; sums wait
+in memory between chunks. Images are split into parts by sizes alone and the parts added in order, so that the number of
+threads changes nothing.
+"""
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from .conv_pack import scalar_type
+from .llvm import Function, module, vec
+
+WORDS = ("parts", "per_part", "groups", "tiles", "row_blocks", "n", "a", "b", "rows", "kh", "kw", "n_chunk", "y_chunk", "in_n",
+         "in_g", "in_c", "in_ky", "in_y", "in_off")
+
+
+class Shape(NamedTuple):
+    """What is unrolled: the tile and the steps between neighbouring positions and taps."""
+
+    rows: int
+    cols: int
+    vectors: int
+    step: int  # input elements between neighbouring output columns
+    tap_step: int  # input elements between filter columns
+
+
+@cache
+def sums_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
+    """(symbol, text). Words: input, packed gradient [n, g, tile, y, x, lane], sums, then :data:`WORDS` (in elements).
+
+    The sums are [part, g, tile, c, i, j, lane].
+    """
+    symbol = f"conv_sums_{name}_{width}_" + "_".join(str(x) for x in shape)
+    return symbol, module([_Sums(symbol, name, width, shape).f])
+
+
+class _Sums:
+    """Prints the kernel: threads share tasks (part of the images, block of channels, block of rows)."""
+
+    def __init__(self, symbol: str, name: str, width: int, shape: Shape):
+        self.shape, self.width, self.s = shape, width, scalar_type(name)
+        self.ty, self.block = vec(width, self.s), width * shape.vectors
+        f = self.f = Function(symbol)
+        self.src, self.g, self.dst = (f.arg(k, "ptr") for k in range(3))
+        z = self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
+        self.row_tiles = f.ceil_div(z["rows"], shape.rows)
+        self.row_per = f.ceil_div(self.row_tiles, z["row_blocks"])
+        self.blocks = f.mul(z["groups"], z["tiles"])
+        self.g_y = f.mul(z["b"], str(self.block))  # of the packed gradient: one row of one block of channels
+        self.g_o = f.mul(self.g_y, z["a"])
+        self.g_n = f.mul(self.g_o, self.blocks)
+        self.sum_row = f.mul(z["kw"], str(self.block))
+        lo, hi = f.share(f.mul(f.mul(z["parts"], self.blocks), z["row_blocks"]))
+        f.loop(lo, hi, self.task)
+
+    def task(self, t: str) -> None:
+        """The sums of some rows over one part of the images, chunk after chunk."""
+        f, z, s = self.f, self.word, self.s
+        rb, t = f.rem(t, z["row_blocks"]), f.div(t, z["row_blocks"])
+        ob, part = f.rem(t, self.blocks), f.div(t, self.blocks)
+        src = f.at(s, self.src, f.add(z["in_off"], f.mul(f.div(ob, z["tiles"]), z["in_g"])))
+        g = f.at(s, self.g, f.mul(ob, self.g_o))
+        dst = f.at(s, self.dst, f.mul(f.add(f.mul(part, self.blocks), ob), f.mul(self.sum_row, z["rows"])))
+        n_lo = f.mul(part, z["per_part"])
+        n_hi = f.min(f.add(n_lo, z["per_part"]), z["n"])
+        r_lo = f.mul(rb, self.row_per)
+        r_hi = f.min(f.add(r_lo, self.row_per), self.row_tiles)
+
+        def images(n: str) -> None:
+            n_end = f.min(f.add(n, z["n_chunk"]), n_hi)
+
+            def lines(y: str) -> None:
+                y_end = f.min(f.add(y, z["y_chunk"]), z["a"])
+                first = f.op("and", "i1", f.cmp("eq", "i64", n, n_lo), f.cmp("eq", "i64", y, "0"))
+                self.chunk((n, n_end), (y, y_end), (r_lo, r_hi), src, g, dst, f.op("xor", "i1", first, "true"))
+
+            f.loop("0", z["a"], lines, step=z["y_chunk"])
+
+        f.loop(n_lo, n_hi, images, step=z["n_chunk"])
+
+    def chunk(self, ns: tuple[str, str], ys: tuple[str, str], tiles: tuple[str, str], src: str, g: str, dst: str,
+              seen: str) -> None:
+        """All tiles of a task over one chunk of positions; tiles at an edge move back inside and give the same again."""
+        f, z, shape = self.f, self.word, self.shape
+        masks = f.splat(vec(self.width, "i1"), seen)
+
+        def rows(t: str) -> None:
+            first = f.max(f.min(f.mul(t, str(shape.rows)), f.sub(z["rows"], str(shape.rows))), "0")
+
+            def cols(j: str) -> None:
+                left = f.min(j, f.sub(z["kw"], str(shape.cols)))
+                self.tile(first, left, ns, ys, src, g, dst, masks)
+
+            f.loop("0", z["kw"], cols, step=shape.cols)
+
+        f.loop(tiles[0], tiles[1], rows)
+
+    def tile(self, first: str, left: str, ns: tuple[str, str], ys: tuple[str, str], src: str, g: str, dst: str,
+             seen: str) -> None:
+        """One tile over one chunk: load the sums so far, add, store."""
+        f, z, s, ty, shape = self.f, self.word, self.s, self.ty, self.shape
+        at = [f.add(first, str(r)) for r in range(shape.rows)]
+        places = [f.at(s, dst, f.add(f.mul(r, self.sum_row), f.mul(left, str(self.block)))) for r in at]
+        inputs = [f.at(s, src, f.add(f.add(f.mul(f.div(r, z["kh"]), z["in_c"]), f.mul(f.rem(r, z["kh"]), z["in_ky"])),
+                                     f.mul(left, str(shape.tap_step)))) for r in at]
+        acc = [f.load(ty, f.at(s, p, str(k * self.width)), seen) for p in places for k in range(shape.cols * shape.vectors)]
+
+        def image(n: str, *outer: str) -> list[str]:
+            g_n, x_n = f.mul(n, self.g_n), f.mul(n, z["in_n"])
+
+            def line(y: str, *inner: str) -> list[str]:
+                gp, off = f.at(s, g, f.add(g_n, f.mul(y, self.g_y))), f.add(x_n, f.mul(y, z["in_y"]))
+                lines = [f.at(s, p, off) for p in inputs]
+                return f.loop("0", z["b"], lambda x, *sums: self.step(x, gp, lines, sums), [(ty, v) for v in inner])
+
+            return f.loop(*ys, line, [(ty, v) for v in outer])
+
+        acc = f.loop(*ns, image, [(ty, v) for v in acc])
+        per = shape.cols * shape.vectors
+        for r, p in enumerate(places):
+            for k in range(per):
+                f.store(ty, acc[r * per + k], f.at(s, p, str(k * self.width)))
+
+    def step(self, x: str, g: str, lines: list[str], sums: tuple[str, ...]) -> list[str]:
+        """One position."""
+        f, s, ty, shape = self.f, self.s, self.ty, self.shape
+        now = list(sums)
+        gp, off = f.at(s, g, f.mul(x, str(self.block))), f.mul(x, str(shape.step))
+        gv = [f.load(ty, f.at(s, gp, str(v * self.width))) for v in range(shape.vectors)]
+        for r, line in enumerate(lines):
+            base = f.at(s, line, off)
+            for j in range(shape.cols):
+                one = f.splat(ty, f.load(s, f.at(s, base, str(j * shape.tap_step))))
+                for v in range(shape.vectors):
+                    k = (r * shape.cols + j) * shape.vectors + v
+                    now[k] = f.fma(ty, one, gv[v], now[k])
+        return now
+
+
+@cache
+def transpose_kernel(name: str, width: int) -> tuple[str, str]:
+    """(symbol, text): dst[m, tile, p, lane] = src[m, tile * block + lane, p]; 0 in lanes beyond the last.
+
+    Words: src, dst, matrices M, tiles, lanes of a matrix, P, block (a multiple of ``width``).
+    """
+    symbol = f"conv_transpose_{name}_{width}"
+    f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
+    src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
+    matrices, tiles, lanes, p_count, block = (f.arg(2 + k) for k in range(5))
+    lo, hi = f.share(f.mul(matrices, tiles))
+
+    def one(t: str) -> None:
+        m, first = f.div(t, tiles), f.mul(f.rem(t, tiles), block)
+
+        def vector(v: str) -> None:
+            left = f.sub(lanes, f.add(first, v))
+            at = f.at(s, src, f.mul(f.add(f.mul(m, lanes), f.add(first, v)), p_count))
+            to = f.at(s, dst, f.add(f.mul(f.mul(t, p_count), block), v))
+            some = [f.cmp("slt", "i64", str(j), left) for j in range(width)]
+
+            def positions(p: str) -> None:
+                rest = f.sub(p_count, p)
+                count = [f.select("i64", ok, rest, "0", "i1") for ok in some]
+                out = f.transpose(ty, [f.load(ty, f.at(s, at, f.add(f.mul(p_count, str(j)), p)), f.lane_mask(width, count[j]))
+                                       for j in range(width)]) if width > 1 else [f.load(ty, f.at(s, at, p), count[0])]
+                for j, x in enumerate(out):
+                    with f.when(f.cmp("sgt", "i64", rest, str(j))):
+                        f.store(ty, x, f.at(s, to, f.mul(f.add(p, str(j)), block)))
+
+            f.loop("0", p_count, positions, step=width)
+
+        f.loop("0", block, vector, step=width)
+
+    f.loop(lo, hi, one)
+    return symbol, module([f])
+
+
+@cache
+def gather_kernel(name: str, width: int) -> tuple[str, str]:
+    """(symbol, text): dst[g * lanes + tile * block + lane, k] = src[0, g, tile, k, lane] + src[1, ...] + ... in that order.
+
+    Words: src, dst, parts, groups, tiles, lanes of a group, K, block (a multiple of ``width``).
+    """
+    symbol = f"conv_gather_{name}_{width}"
+    f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
+    src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
+    parts, groups, tiles, lanes, k_count, block = (f.arg(2 + k) for k in range(6))
+    vectors, k_tiles = f.div(block, str(width)), f.ceil_div(k_count, width)
+    part = f.mul(f.mul(f.mul(groups, tiles), k_count), block)
+    lo, hi = f.share(f.mul(f.mul(f.mul(groups, tiles), vectors), k_tiles))
+
+    def one(t: str) -> None:
+        k, t = f.mul(f.rem(t, k_tiles), str(width)), f.div(t, k_tiles)
+        v, t = f.mul(f.rem(t, vectors), str(width)), f.div(t, vectors)
+        at = f.at(s, src, f.add(f.mul(f.mul(t, k_count), block), v))
+        first = f.add(f.mul(f.rem(t, tiles), block), v)
+        left, rest = f.sub(lanes, first), f.sub(k_count, k)
+        rows = [f.mul(f.min(f.add(k, str(j)), f.sub(k_count, "1")), block) for j in range(width)]
+
+        def add(p: str, *sums: str) -> list[str]:
+            here = f.at(s, at, f.mul(p, part))
+            return [f.op("fadd", ty, x, f.load(ty, f.at(s, here, r))) for x, r in zip(sums, rows)]
+
+        sums = [f.load(ty, f.at(s, at, r)) for r in rows]
+        sums = f.loop("1", parts, add, [(ty, x) for x in sums])
+        out = f.transpose(ty, sums) if width > 1 else sums
+        to = f.at(s, dst, f.add(f.mul(f.add(f.mul(f.div(t, tiles), lanes), first), k_count), k))
+        for j, x in enumerate(out):
+            with f.when(f.cmp("slt", "i64", str(j), left)):
+                f.store(ty, x, f.at(s, to, f.mul(k_count, str(j))), f.lane_mask(width, rest))
+
+    f.loop(lo, hi, one)
+    return symbol, module([f])
