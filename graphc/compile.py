@@ -6,93 +6,161 @@ on the host inside splits the call into segments. Plans are found by the trie no
 """
 from __future__ import annotations
 
+import copy
 import functools
+import sys
+import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+from .compile_report import Explanation, Recompile, difference
 from .errors import GraphBreakError
 from .ir import recorder
 from .ir.location import format_location, user_location
+
+RECOMPILE_BUDGET = 8  # recompiling calls of one function before a warning
+_KNOWN_GRAPHS = 32  # graphs a function remembers, to say what a new one differs in
+_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "replay")
+
+
+class PerformanceNote(UserWarning):
+    """A compiled function does something that costs time and need not; shown once per line of the program."""
+
+
+class RecompileWarning(UserWarning):
+    """A compiled function was recompiled more often than a steady program should be."""
+
+
+class _Call:
+    """One running call: what the recorder tells about flushes and new plans."""
+
+    __slots__ = ("owner", "fullgraph", "split", "built", "last")
+
+    def __init__(self, owner: CompiledFunction, fullgraph: bool):
+        self.owner, self.fullgraph = owner, fullgraph
+        self.split: Any = None  # location of a host read that nothing was recorded after yet
+        self.built: list[Any] = []
+        self.last: Any = None
+
+    def on_flush(self, reason: str) -> None:
+        if self.split is not None:
+            self.owner._note_split(self.split)
+            self.split = None
+        if reason == "read":
+            where = user_location(3)
+            if self.fullgraph:
+                raise GraphBreakError("a value is read on the host inside a fullgraph=True function at "
+                                      f"{format_location(where)}; return the tensor and read it outside, or compile without "
+                                      "fullgraph")
+            self.owner._add_break(format_location(where))
+            self.split = where
+        elif reason == "cap":
+            self.owner._add_break("full region (GRAPHC_NODE_CAP, GRAPHC_BYTE_CAP)")
+
+    def on_plan(self, graph: Any) -> None:
+        self.built.append(graph)
 
 
 class CompiledFunction:
     """A callable that records and runs ``fn`` as one region per call; see :func:`compile`."""
 
-    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False):
+    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, budget: int = RECOMPILE_BUDGET):
         functools.update_wrapper(self, fn)
-        self._fn, self._fullgraph = fn, fullgraph
-        self._calls = self._plans = self._breaks = 0
+        self._fn, self._fullgraph, self._budget = fn, fullgraph, budget
+        self._calls = self._plans = 0
         self._break_lines: dict[str, int] = {}
-        self._graphs: list[Any] = []
+        self._noted: set[str] = set()
+        self._known: list[Any] = []  # graphs that were compiled here, oldest first
+        self._recompiles: list[Recompile] = []
+        self._recompile_count = 0
 
     def __get__(self, obj: Any, owner: Any = None) -> Any:
-        return self if obj is None else functools.partial(self.__call__, obj)
+        return self if obj is None else types.MethodType(self, obj)
+
+    def __repr__(self) -> str:
+        return f"<graphc.compile of {self._fn!r}>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        fn = copy.deepcopy(self._fn, memo)  # a bound method follows its object, a plain function stays itself
+        return self if fn is self._fn else CompiledFunction(fn, self._fullgraph, self._budget)
+
+    def __reduce__(self) -> Any:
+        """A decorated function travels by its name, anything else as what it was made of."""
+        name = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if found is self and name else (CompiledFunction, (self._fn, self._fullgraph, self._budget))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         st = recorder.state
-        if st.hold:  # nested: the outer call owns the region
-            return self._fn(*args, **kwargs)
+        if st.hold or st.tracing:  # nested, or part of a sub-graph: the outer call owns the region
+            return self._nested(st, args, kwargs)
         recorder.flush("enter")
-        built = recorder.counters["plans_built"]
         st.hold += 1
-        recorder._flush_listeners.append(self._on_flush)
+        st.watch = call = _Call(self, self._fullgraph)
         try:
-            out = self._fn(*args, **kwargs)
+            return self._fn(*args, **kwargs)
         finally:
-            st.hold -= 1
-            recorder._flush_listeners.remove(self._on_flush)
-            end = st.region.cursor
-            live = tuple([v.slot for r in st.region.live if (v := r()) is not None and v.region is st.region])
-            recorder.flush("compiled call")
-            self._calls += 1
-            new = recorder.counters["plans_built"] - built
-            self._plans += new
-            if new and end.plans:
-                self._graphs = [end.plans.get(live)]
-        return out
+            try:
+                recorder.flush("compiled call")
+            finally:
+                st.hold -= 1
+                st.watch = None
+                self._calls += 1
+                if call.built:
+                    self._compiled(call.built)
 
-    def _on_flush(self, reason: str) -> None:
-        if reason == "read":
-            where = format_location(user_location(2))
-            if self._fullgraph:
-                raise GraphBreakError(f"a value is read on the host inside a fullgraph=True function at {where}; return the "
-                                      "tensor and read it outside, or compile without fullgraph")
-            self._breaks += 1
-            self._break_lines[where] = self._break_lines.get(where, 0) + 1
+    def _nested(self, st: Any, args: Any, kwargs: Any) -> Any:
+        call = st.watch
+        if not self._fullgraph or call is None or call.fullgraph:
+            return self._fn(*args, **kwargs)
+        call.fullgraph = True
+        try:
+            return self._fn(*args, **kwargs)
+        finally:
+            call.fullgraph = False
+
+    # ------------------------------------------------------------------------------------------------------- statistics
+    def _add_break(self, where: str) -> None:
+        self._break_lines[where] = self._break_lines.get(where, 0) + 1
+
+    def _note_split(self, loc: Any) -> None:
+        """A performance note, once per line, at the line that read a value and went on."""
+        where = format_location(loc)
+        if where in self._noted:
+            return
+        self._noted.add(where)
+        file, _, line = where.rpartition(":")
+        text = (f"a value is read on the host inside the compiled function {self._name()}, which splits it into two programs; "
+                "read it after the call, or keep it as a tensor")
+        if line.isdigit():
+            warnings.warn_explicit(text, PerformanceNote, file, int(line))
+        else:
+            warnings.warn(text, PerformanceNote, stacklevel=4)
+
+    def _name(self) -> str:
+        return getattr(self._fn, "__qualname__", None) or type(self._fn).__name__
+
+    def _compiled(self, graphs: list[Any]) -> None:
+        """Remember new programs, and warn when there are ever more of them."""
+        self._plans += len(graphs)
+        if self._calls > 1:
+            self._recompile_count += 1
+            self._recompiles.append(Recompile(self._calls, difference(graphs[0], self._known)))
+            del self._recompiles[:-_KNOWN_GRAPHS]
+            if self._recompile_count == self._budget + 1:
+                warnings.warn(f"{self._name()} was recompiled {self._recompile_count} times in {self._calls} calls; the latest "
+                              f"because {self._recompiles[-1].reason} (explain() lists all)", RecompileWarning, stacklevel=3)
+        self._known += graphs
+        del self._known[:-_KNOWN_GRAPHS]
 
     def explain(self) -> Explanation:
-        """What was compiled: calls, plans, graph breaks with their lines, and the last plan's graph."""
-        plan = next((p for p in self._graphs if p is not None), None)
-        return Explanation(self._calls, self._plans, dict(self._break_lines), plan)
-
-
-class Explanation:
-    """Figures of a compiled function; ``str()`` gives a readable report."""
-
-    def __init__(self, calls: int, plans: int, breaks: dict[str, int], plan: Any):
-        self.calls, self.plans, self.breaks, self.plan = calls, plans, breaks, plan
-
-    @property
-    def graph(self) -> Any:
-        """The optimised graph of the latest plan, or None."""
-        return getattr(self.plan, "graph", None)
-
-    @property
-    def kernels(self) -> list[str]:
-        """Names of the kernels and library calls the latest plan runs; empty on the NumPy back end."""
-        run = getattr(self.plan, "run", None)
-        return run.kernels() if run is not None and hasattr(run, "kernels") else []
-
-    def __str__(self) -> str:
-        lines = [f"calls: {self.calls}", f"plans built: {self.plans}", f"graph breaks: {sum(self.breaks.values())}"]
-        lines += [f"  {where}: {n} host read{'s' if n > 1 else ''}" for where, n in self.breaks.items()]
-        if self.graph is not None:
-            from .ir.dump import to_text
-
-            lines += [f"latest plan: {len(self.graph.nodes)} nodes", to_text(self.graph)]
-            if self.kernels:
-                lines.append(self.plan.run.to_text())
-        return "\n".join(lines)
+        """What was compiled: calls, plans, recompilations and why, graph breaks with their lines, the last plan's graph."""
+        plan = recorder.PLANS.get(self._known[-1].key()) if self._known else None
+        return Explanation(self._calls, self._plans, dict(self._break_lines), plan, list(self._recompiles),
+                           self._recompile_count)
 
 
 def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None = None, backend: Any = None,
@@ -101,20 +169,19 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
 
     ``fullgraph=True`` raises :class:`~graphc.errors.GraphBreakError` when a value is read inside. ``dynamic`` is
     accepted: sizes never need a recompilation decision, since each new shape re-plans by itself.
+    ``options={"recompile_limit": n}`` sets after how many recompiling calls a :class:`RecompileWarning` is given (8).
     """
     if model is None:
         return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode, options=options,
                                  disable=disable)
-    if mode not in (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "replay"):
+    if mode not in _MODES:
         raise RuntimeError(f"Unrecognized mode={mode}, should be one of: default, replay, reduce-overhead, max-autotune")
+    if not callable(model):
+        raise TypeError(f"compile() needs a function or a module, got {type(model).__name__}")
     if disable:
         return model
-    if hasattr(model, "forward") and hasattr(model, "parameters"):
-        return _compile_module(model, fullgraph)
-    return CompiledFunction(model, fullgraph)
-
-
-def _compile_module(model: Any, fullgraph: bool) -> Any:
-    """Compile a module in place by its class's ``__call__``; the module object itself is returned."""
-    model.__dict__["_compiled_call"] = CompiledFunction(type(model).__call__.__get__(model), fullgraph)
-    return model
+    budget = int((options or {}).get("recompile_limit", RECOMPILE_BUDGET))
+    if hasattr(model, "_compiled_call_impl"):  # a module, compiled in place
+        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget)
+        return model
+    return CompiledFunction(model, fullgraph, budget)

@@ -58,6 +58,15 @@ class _Trie:
     count = 0
 
 
+class _Writes(list):  # type: ignore[type-arg]
+    """What a region wrote, in order: (holder, value before its first write here, number of slots recorded by then)."""
+
+    __slots__ = ()
+
+    def append(self, entry: tuple[Any, Value]) -> None:
+        list.append(self, (*entry, state.region.slots))
+
+
 class Region:
     """The program being recorded: a cursor in the trie plus this walk's bindings and live values."""
 
@@ -69,7 +78,7 @@ class Region:
         self.bindings: list[Any] = []  # leaf Values and scalar numbers in binding order
         self.leaf_slots: dict[Value, int] = {}
         self.live: list[weakref.ref[Value]] = []
-        self.writes: list[tuple[Any, Value]] = []  # (holder, value before its first write here): for restoring
+        self.writes: _Writes = _Writes()  # (holder, value before its first write here): for restoring
         self.must_flush = False
 
 
@@ -81,6 +90,7 @@ class _State(threading.local):
         self.grad = True  # record gradients
         self.hold = 0  # >0: inside a compiled call or a trace; soft flush points are ignored
         self.tracing = 0  # >0: building a sub-graph; reading a value is an error
+        self.watch: Any = None  # the compiled call running in this thread: told of flushes and of new plans
 
 
 state = _State()
@@ -240,7 +250,6 @@ def is_exported(v: Value) -> bool:
 
 # ---------------------------------------------------------------------------------------------------------- flushing
 _planner: list[Callable[[Graph], Any]] = []
-_flush_listeners: list[Callable[[str], None]] = []  # compile.py counts segments here
 PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
 _PLAN_LIMIT = 4096
 counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
@@ -275,8 +284,8 @@ def flush(reason: str = "read") -> None:
     if state.tracing:
         raise GraphcError("a value was read while a sub-graph (scan body, checkpoint, export) is being traced; "
                           "use graphc operations instead of Python branches on values here")
-    for listener in _flush_listeners:
-        listener(reason)
+    if state.watch is not None:
+        state.watch.on_flush(reason)
     state.region = Region()
     counters["flushes"] += 1
     live = [v for r in reg.live if (v := r()) is not None and v.region is reg]
@@ -296,7 +305,7 @@ def flush(reason: str = "read") -> None:
     try:
         buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
     except Exception as error:
-        _recover(reg, live, error)
+        _recover(reg, live, error, reason != "read" or state.hold > 0)
         raise
     for v, buf in zip(live, buffers):
         v.buffer = buf
@@ -306,8 +315,8 @@ def flush(reason: str = "read") -> None:
 def _unheld(reg: Region, donors: Sequence[int]) -> list[int]:
     """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
     written: dict[int, int] = {}
-    for _, old in reg.writes:
-        written[id(old)] = written.get(id(old), 0) + 1
+    for key in [id(w[1]) for w in reg.writes]:  # ids: a loop variable would hold the last value itself
+        written[key] = written.get(key, 0) + 1
     out = []
     for k in donors:
         v = reg.bindings[k]
@@ -350,6 +359,8 @@ def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
     if plan is None:
         counters["plans_built"] += 1
         plan = _planner[0](graph)
+        if state.watch is not None:
+            state.watch.on_plan(graph)
         if len(PLANS) >= _PLAN_LIMIT:
             PLANS.pop(next(iter(PLANS)))
         PLANS[key] = plan
@@ -358,22 +369,40 @@ def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
     return plan
 
 
-def _recover(reg: Region, live: list[Value], error: BaseException) -> None:
-    """After a failed plan: compute what still can be computed, poison the rest, undo writes that failed."""
+def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool) -> None:
+    """After a failed plan: compute what still can be computed, poison the rest, undo writes that failed.
+
+    ``atomic``: the caller sees one step fail as a whole (a compiled call, an optimizer step), so nothing recorded after the
+    failing op may have happened, whether it depends on that op or not: an update must not be made from half a loss.
+    """
     from .interpret import evaluate_each
 
     graph = region_graph(reg.cursor, tuple(v.slot for v in live))
     results = evaluate_each(graph, reg.bindings)
+    first = next((k for k, r in enumerate(results) if isinstance(r, BaseException)), len(results)) if atomic else len(results)
     for v in live:
-        out = results[v.slot]
+        out = results[v.slot] if v.slot < first else results[first]
         v.region = None
         if isinstance(out, BaseException):
             v.__class__ = PoisonedValue
             v.buffer = out
         else:
             v.buffer = out
-    for holder, old in reversed(reg.writes):
+    for holder, old, at in reversed(reg.writes):
+        alias = getattr(holder, "_alias", None)
+        if alias is not None:  # a view of it was made since it was written: its value moved into a storage
+            holder = alias.storage
+        if at > first:
+            _poison(holder, error)
         holder.restore(old)
+
+
+def _poison(holder: Any, error: BaseException) -> None:
+    """Mark what ``holder`` holds as failed, so that it is restored."""
+    name = "_v" if hasattr(holder, "_v") else "value"  # a tensor, or a storage
+    bad = leaf_value(getattr(holder, name).aval, error)
+    bad.__class__ = PoisonedValue
+    setattr(holder, name, bad)
 
 
 def _evaluate_foreign(v: Value) -> None:

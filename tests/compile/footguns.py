@@ -31,6 +31,21 @@ def own(program: Program) -> Program:
     return footgun(program)
 
 
+def programs_of(module: str) -> list[str]:
+    """Names of the programs a test file registered."""
+    return [name for name, program in PROGRAMS.items() if program.__module__ == module]
+
+
+def check(name: str) -> None:
+    """Compiled, eager and PyTorch answer alike."""
+    program = PROGRAMS[name]
+    want = run_eager(program)
+    assert want, "a program that returns nothing shows nothing"
+    same(run_compiled(program), want)
+    if name not in OWN:
+        same(run_torch(program), want, "PyTorch", rtol=1e-4)
+
+
 def never(fn: Any = None, **options: Any) -> Any:
     """Stands in for ``compile`` and changes nothing."""
     return fn if fn is not None else never

@@ -6,7 +6,9 @@ when compiled: a value frozen at the first call, a write lost, a buffer overwrit
 from __future__ import annotations
 
 import pytest
-from footguns import OWN, PROGRAMS, footgun, own, run_compiled, run_eager, run_torch, same
+from footguns import check, footgun, programs_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::graphc.compile.PerformanceNote", "ignore::graphc.compile.RecompileWarning")
 
 
 # ------------------------------------------------------------------------------------------------ what Python can change
@@ -506,11 +508,6 @@ def grad_mode_switches(torch, compile):
     return [*out, g.requires_grad, y.requires_grad, torch.is_grad_enabled()]
 
 
-@pytest.mark.parametrize("name", list(PROGRAMS))
+@pytest.mark.parametrize("name", programs_of(__name__))
 def test_compiled_is_eager(name: str) -> None:
-    program = PROGRAMS[name]
-    want = run_eager(program)
-    assert want, "a program that returns nothing shows nothing"
-    same(run_compiled(program), want)
-    if name not in OWN:
-        same(run_torch(program), want, "PyTorch", rtol=1e-4)
+    check(name)

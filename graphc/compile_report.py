@@ -1,0 +1,113 @@
+"""What a compiled function can tell about itself: figures, plans, and what made it compile again."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .ir.location import format_location
+
+
+class Recompile(NamedTuple):
+    """A call that built a new plan after the first call had built some."""
+
+    call: int
+    reason: str
+
+
+class Explanation:
+    """Figures of a compiled function; ``str()`` gives a readable report."""
+
+    def __init__(self, calls: int, plans: int, breaks: dict[str, int], plan: Any, recompiles: list[Recompile],
+                 recompile_count: int):
+        self.calls, self.plans, self.breaks, self.plan = calls, plans, breaks, plan
+        self.recompiles, self.recompile_count = recompiles, recompile_count
+
+    @property
+    def graph(self) -> Any:
+        """The optimised graph of the latest plan, or None."""
+        return getattr(self.plan, "graph", None)
+
+    @property
+    def kernels(self) -> list[str]:
+        """Names of the kernels and library calls the latest plan runs; empty on the NumPy back end."""
+        run = getattr(self.plan, "run", None)
+        return run.kernels() if run is not None and hasattr(run, "kernels") else []
+
+    def __str__(self) -> str:
+        lines = [f"calls: {self.calls}", f"plans built: {self.plans}", f"recompiled: {self.recompile_count} calls"]
+        lines += [f"  call {r.call}: {r.reason}" for r in self.recompiles]
+        lines += [f"graph breaks: {sum(self.breaks.values())}"]
+        lines += [f"  {where}: {n} host read{'s' if n > 1 else ''}" for where, n in self.breaks.items()]
+        if self.graph is not None:
+            from .ir.dump import to_text
+
+            lines += [f"latest plan: {len(self.graph.nodes)} nodes", to_text(self.graph)]
+            if self.kernels:
+                lines.append(self.plan.run.to_text())
+        return "\n".join(lines)
+
+
+def difference(graph: Any, known: Sequence[Any]) -> str:
+    """What part of ``graph``'s key differs from the closest of the ``known`` graphs, as half a sentence."""
+    if not known:
+        return "no program was compiled before"
+    return _describe(graph, max(reversed(known), key=lambda g: _likeness(graph, g)))
+
+
+def _likeness(a: Any, b: Any) -> float:
+    """Share of equal keys at equal places."""
+    pairs = zip(a.nodes, b.nodes)
+    equal = sum([2 if x.ins == y.ins and x.attrs == y.attrs else 1 for x, y in pairs if x.op is y.op])
+    return equal / (2 * max(len(a.nodes), len(b.nodes), 1))
+
+
+def _describe(new: Any, old: Any) -> str:
+    inputs = list(zip(new.inputs, old.inputs))
+    same_ops = len(new.nodes) == len(old.nodes) and all(x.op is y.op for x, y in zip(new.nodes, old.nodes))
+    if same_ops:
+        for k, (x, y) in enumerate(inputs):
+            if x.attrs != y.attrs:
+                return f"input {k} at {format_location(x.loc)} is {x.avals[0]!r}, was {y.avals[0]!r}"
+    for x, y in zip(new.nodes, old.nodes):
+        what = _node_difference(x, y)
+        if what:
+            return what
+    if len(new.nodes) > len(old.nodes):
+        return f"it goes on with {_named(new.nodes[len(old.nodes)])}"
+    if len(new.nodes) < len(old.nodes):
+        return f"it ends before {_named(old.nodes[len(new.nodes)])}"
+    gone, more = len(set(old.outputs) - set(new.outputs)), len(set(new.outputs) - set(old.outputs))
+    return f"other results are kept: {more} that were dropped before, {gone} fewer of the others"
+
+
+def _node_difference(x: Any, y: Any) -> str:
+    if x.op is not y.op:
+        return f"{_named(x)} came where {_named(y)} was"
+    if x.attrs != y.attrs:
+        if x.op.kind == "leaf":
+            return f"an input at {format_location(x.loc)} is {x.avals[0]!r}, was {y.avals[0]!r}"
+        return f"{_named(x)} has {_attributes(x, y)}"
+    return f"{_named(x)} takes other operands" if x.ins != y.ins else ""
+
+
+def _attributes(x: Any, y: Any) -> str:
+    """The attributes that differ, by name where the op names them."""
+    names = getattr(x.op, "attrs", ())
+    a, b = (x.attrs, y.attrs) if isinstance(x.attrs, tuple) else ((x.attrs,), (y.attrs,))
+    if len(a) == len(b) == len(names):
+        parts = [f"{n}={_short(p)} (was {_short(q)})" for n, p, q in zip(names, a, b) if p != q]
+        return ", ".join(parts)
+    return f"attributes {_short(a)}, had {_short(b)}"
+
+
+def _named(node: Any) -> str:
+    name = "an input" if node.op.kind == "leaf" else node.op.name
+    return f"{name} at {format_location(node.loc)}"
+
+
+def _short(x: Any) -> str:
+    text = repr(x)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+__all__ = ["Explanation", "Recompile", "difference"]

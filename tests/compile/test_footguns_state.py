@@ -1,0 +1,683 @@
+"""Silent failures around mutated state: parameters, buffers, optimizers, aliases, random numbers, copies."""
+from __future__ import annotations
+
+import pytest
+from footguns import check, footgun, own, programs_of, run_compiled
+
+import graphc
+
+pytestmark = pytest.mark.filterwarnings("ignore::graphc.compile.PerformanceNote", "ignore::graphc.compile.RecompileWarning")
+
+
+def small_net(torch, *middle):
+    """A linear model with fixed weights (PyTorch's and graphc's random streams differ)."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), *middle, torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        for k, p in enumerate(net.parameters()):
+            p.copy_((torch.arange(float(p.numel())).reshape(p.shape) * 0.7 + k).sin() * 0.5)
+    return net
+
+
+def batch(torch, k=0, n=4):
+    x = (torch.arange(float(n * 3)).reshape(n, 3) + k).cos()
+    return x, (x * 3).sum(1).abs().to(torch.int64) % 2
+
+
+def params(net):
+    return [p.detach().tolist() for p in net.parameters()]
+
+
+# ------------------------------------------------------------------------------------------------------------- in-place
+@footgun
+def in_place_on_inputs(torch, compile):
+    @compile
+    def f(x):
+        x.mul_(2)
+        x[0] = -1
+        x += 1
+        return x.sum()
+
+    x = torch.ones(3)
+    return [[f(x).item(), x.tolist()] for _ in range(4)]
+
+
+@footgun
+def aliased_arguments(torch, compile):
+    @compile
+    def f(a, b):
+        a.add_(1)
+        y = b * 2
+        b.mul_(3)
+        return y + a
+
+    x, z = torch.ones(2), torch.full((2,), 10.0)
+    out = []
+    for a, b in ((x, z), (x, x), (z, x), (x, x[:]), (x.view(2), x), (z, z.flip(0))):
+        out += [f(a, b).tolist(), x.tolist(), z.tolist()]
+    return out
+
+
+@footgun
+def overlapping_views_as_arguments(torch, compile):
+    @compile
+    def f(a, b):
+        a.add_(b)
+        return b.sum()
+
+    base = torch.arange(6.0)
+    out = []
+    for i, j in ((0, 1), (0, 3), (2, 1), (1, 1)):
+        out += [f(base[i:i + 3], base[j:j + 3].clone()).item(), base.tolist()]
+    out.append(f(base[:3], base[3:]).item())
+    return [*out, base.tolist()]
+
+
+@footgun
+def views_of_inputs_returned(torch, compile):
+    @compile
+    def f(x):
+        return x[1:], x.view(-1), x.T
+
+    x = torch.arange(4.0).reshape(2, 2)
+    a, b, c = f(x)
+    a.add_(100)
+    b[0] = -5
+    d, _, _ = f(x)
+    c.mul_(2)
+    return [x.tolist(), a.tolist(), b.tolist(), c.tolist(), d.tolist()]
+
+
+@footgun
+def input_returned_as_it_is(torch, compile):
+    @compile
+    def f(x):
+        return x, x * 1
+
+    x = torch.ones(2)
+    same_, copy = f(x)
+    same_.add_(1)
+    return [x.tolist(), same_ is x, copy.tolist()]
+
+
+@footgun
+def arguments_aliasing_parameters(torch, compile):
+    net = small_net(torch)
+    w = net[0].weight
+
+    @compile
+    def f(data):
+        before = net(torch.ones(1, 3))
+        data.mul_(0.5)
+        return before, net(torch.ones(1, 3))
+
+    out = []
+    for _ in range(3):
+        a, b = f(w.data)
+        out += [a.tolist(), b.tolist(), w.tolist()]
+    a, b = f(w.data[1:3])
+    return [*out, a.tolist(), b.tolist(), w.tolist()]
+
+
+@footgun
+def slice_assignment_order(torch, compile):
+    @compile
+    def f(cache, row, k):
+        cache[k] = row
+        seen = cache.sum(0)
+        cache[k] += row
+        return seen, cache * 1
+
+    cache = torch.zeros(3, 2)
+    out = []
+    for k in (0, 2, 1, 0):
+        a, b = f(cache, torch.full((2,), float(k + 1)), k)
+        out += [a.tolist(), b.tolist(), cache.tolist()]
+    return out
+
+
+@footgun
+def shifted_write_reads_old_values(torch, compile):
+    @compile
+    def f(x):
+        x[1:] = x[:-1] + 1
+        x[:-1] += x[1:] * 1
+        x.copy_(x.flip(0))
+        x[::2], x[1::2] = x[1::2] * 1, x[::2] * 1
+        return x.T @ x
+
+    x = torch.arange(16.0).reshape(4, 4)
+    return [[f(x / 8 if k == 1 else x).tolist(), x.tolist()] for k in range(3)]
+
+
+@footgun
+def outputs_kept_across_calls(torch, compile):
+    total = torch.zeros(3)
+
+    @compile
+    def f(x):
+        total.add_(x)
+        return x * 2, total, total + 0
+
+    kept = [f(torch.full((3,), float(k))) for k in range(5)]
+    kept[1][0].add_(1000)
+    return [[t.tolist() for t in out] for out in kept]
+
+
+@footgun
+def output_fed_back_as_input(torch, compile):
+    @compile
+    def f(x, y):
+        return y * 2, x + y
+
+    a, b = torch.ones(2), torch.zeros(2)
+    for _ in range(6):
+        a, b = f(a, b)
+    return [a.tolist(), b.tolist()]
+
+
+@footgun
+def out_argument(torch, compile):
+    buf = torch.zeros(3)
+
+    @compile
+    def f(x):
+        torch.add(x, 1, out=buf)
+        return torch.mul(buf, 2)
+
+    return [[f(torch.full((3,), float(k))).tolist(), buf.tolist()] for k in range(3)]
+
+
+@footgun
+def data_swapped(torch, compile):
+    net = small_net(torch)
+    f = compile(lambda x: net(x))
+    out = [f(torch.ones(1, 3)).tolist()]
+    net[0].weight.data = torch.zeros(4, 3)
+    out.append(f(torch.ones(1, 3)).tolist())
+    net[0].bias = torch.nn.Parameter(torch.ones(4))
+    out.append(f(torch.ones(1, 3)).tolist())
+    net[2] = torch.nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        net[2].weight.fill_(0.25)
+    out.append(f(torch.ones(1, 3)).tolist())
+    net.load_state_dict({k: v * 2 for k, v in net.state_dict().items()})
+    return [*out, f(torch.ones(1, 3)).tolist()]
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+def train(torch, compile, optimizer, steps=6, between=lambda k, opt, net: None, **options):
+    """Losses and parameters of a few compiled steps; ``between`` runs after each."""
+    net = small_net(torch)
+    opt = optimizer(net.parameters(), **options)
+
+    @compile
+    def step(x, y):
+        opt.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        return loss
+
+    losses = []
+    for k in range(steps):
+        losses.append(step(*batch(torch, k)).item())
+        between(k, opt, net)
+    return [losses, params(net)]
+
+
+@footgun
+def learning_rate_changes(torch, compile):
+    def between(k, opt, net):
+        opt.param_groups[0]["lr"] = 0.5 / (k + 1)
+
+    return [train(torch, compile, torch.optim.SGD, between=between, lr=0.5, momentum=0.9),
+            train(torch, compile, torch.optim.Adam, between=between, lr=0.5)]
+
+
+@footgun
+def scheduler_inside_and_outside(torch, compile):
+    out = []
+    for inside in (True, False):
+        net = small_net(torch)
+        opt = torch.optim.AdamW(net.parameters(), lr=0.1)
+        sched = torch.optim.lr_scheduler.OneCycleLR(opt, max_lr=0.2, total_steps=12)
+
+        @compile
+        def step(x, y):
+            opt.zero_grad()
+            torch.nn.functional.cross_entropy(net(x), y).backward()
+            opt.step()
+            if inside:
+                sched.step()
+
+        for k in range(6):
+            step(*batch(torch, k))
+            if not inside:
+                sched.step()
+        out += [params(net), sched.get_last_lr()]
+    return out
+
+
+@footgun
+def momentum_and_decay_change(torch, compile):
+    def between(k, opt, net):
+        group = opt.param_groups[0]
+        group["momentum"], group["weight_decay"] = 0.1 * k, 0.01 * (k % 3)
+
+    return train(torch, compile, torch.optim.SGD, between=between, lr=0.1, momentum=0.9)
+
+
+@footgun
+def parameters_frozen_and_thawed(torch, compile):
+    def between(k, opt, net):
+        net[0].weight.requires_grad_(k % 3 == 0)
+        net[2].bias.requires_grad_(k % 2 == 0)
+
+    return train(torch, compile, torch.optim.SGD, between=between, lr=0.3)
+
+
+@footgun
+def gradients_accumulate(torch, compile):
+    net = small_net(torch)
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    @compile
+    def micro(x, y, last):
+        loss = torch.nn.functional.cross_entropy(net(x), y) / 3
+        loss.backward()
+        if last:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            opt.step()
+            opt.zero_grad()
+        return loss
+
+    out = []
+    for k in range(9):
+        out.append(micro(*batch(torch, k), k % 3 == 2).item())
+        out.append([None if p.grad is None else p.grad.tolist() for p in net.parameters()])
+    return [out, params(net)]
+
+
+@footgun
+def gradients_set_to_zero_in_place(torch, compile):
+    net = small_net(torch)
+
+    @compile
+    def step(x, y):
+        net.zero_grad(set_to_none=False)
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+
+    step(*batch(torch))
+    kept = net[0].weight.grad
+    step(*batch(torch, 1))
+    kept.mul_(2)
+    return [kept is net[0].weight.grad, [p.grad.tolist() for p in net.parameters()]]
+
+
+@footgun
+def batch_norm_statistics(torch, compile):
+    net = small_net(torch, torch.nn.BatchNorm1d(4))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    @compile
+    def step(x, y):
+        opt.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        return loss
+
+    out = []
+    for k, n in enumerate((4, 4, 6, 4, 6)):
+        out.append(step(*batch(torch, k, n)).item())
+        out.append([b.tolist() for b in net.buffers()])
+    net[1].momentum = None
+    step(*batch(torch, 7))
+    net.eval()
+    x, _ = batch(torch, 9)
+    return [*out, [b.tolist() for b in net.buffers()], compile(lambda x: net(x))(x).tolist()]
+
+
+@footgun
+def exponential_moving_average(torch, compile):
+    net, decay = small_net(torch), [0.9]
+    ema = [p.detach().clone() for p in net.parameters()]
+    opt = torch.optim.SGD(net.parameters(), lr=0.2)
+
+    @compile
+    def step(x, y):
+        opt.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        opt.step()
+        with torch.no_grad():
+            for e, p in zip(ema, net.parameters()):
+                e.lerp_(p, 1 - decay[0])
+
+    for k in range(5):
+        decay[0] = 0.9 + 0.01 * k
+        step(*batch(torch, k))
+    return [[e.tolist() for e in ema], params(net)]
+
+
+@footgun
+def parameter_groups_added(torch, compile):
+    def between(k, opt, net):
+        if k == 2:
+            extra = torch.nn.Parameter(torch.ones(2))
+            net.register_parameter("extra", extra)
+            extra.grad = torch.ones(2)
+            opt.add_param_group({"params": [extra], "lr": 0.01})
+
+    return train(torch, compile, torch.optim.SGD, between=between, lr=0.3)
+
+
+@footgun
+def optimizer_state_loaded(torch, compile):
+    saved = []
+
+    def between(k, opt, net):
+        if k == 1:
+            saved.append((opt.state_dict(), {n: p.clone() for n, p in net.state_dict().items()}))
+        if k == 3:
+            net.load_state_dict(saved[0][1])
+        if k == 4:
+            opt.load_state_dict(saved[0][0])
+
+    return train(torch, compile, torch.optim.Adam, between=between, lr=0.1)
+
+
+@footgun
+def weights_tied(torch, compile):
+    net = small_net(torch)
+    other = torch.nn.Linear(3, 4)
+    other.weight = net[0].weight
+    opt = torch.optim.SGD([*net.parameters(), other.bias], lr=0.1)
+    with torch.no_grad():
+        other.bias.zero_()
+
+    @compile
+    def step(x, y):
+        opt.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y) + other(x).pow(2).mean()
+        loss.backward()
+        opt.step()
+        return loss
+
+    return [[step(*batch(torch, k)).item() for k in range(4)], params(net), other.weight.tolist()]
+
+
+@footgun
+def exception_in_a_training_step(torch, compile):
+    net = small_net(torch, torch.nn.BatchNorm1d(4))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+    @compile
+    def step(x, y, where):
+        opt.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        if where == 1:
+            raise KeyError("after forward")
+        loss.backward()
+        if where == 2:
+            raise KeyError("after backward")
+        opt.step()
+        if where == 3:
+            raise KeyError("after the update")
+        return loss
+
+    out = []
+    for k, where in enumerate((0, 1, 0, 2, 3, 0)):
+        try:
+            out.append(step(*batch(torch, k), where).item())
+        except KeyError as error:
+            out.append(str(error))
+        out += [params(net), [b.tolist() for b in net.buffers()],
+                [None if p.grad is None else p.grad.tolist() for p in net.parameters()]]
+    return out
+
+
+@footgun
+def target_out_of_range(torch, compile):
+    net = small_net(torch)
+    opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+    @compile
+    def step(x, y):
+        opt.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        return loss
+
+    out = []
+    for k in range(4):
+        x, y = batch(torch, k)
+        try:
+            out.append(step(x, y + 7 if k == 2 else y).item())
+        except IndexError:
+            out.append("IndexError")
+        out.append(params(net))
+    return out
+
+
+@footgun
+def hooks_see_every_call(torch, compile):
+    net, seen = small_net(torch), []
+    net[0].register_forward_hook(lambda m, a, y: seen.append(tuple(y.shape)))
+    net[0].weight.register_hook(lambda g: g * 10)
+    step = compile(lambda x, y: torch.nn.functional.cross_entropy(net(x), y).backward())
+    for k, n in enumerate((4, 2, 4)):
+        step(*batch(torch, k, n))
+    handle = net[2].register_forward_hook(lambda m, a, y: y * 0)
+    step(*batch(torch))
+    handle.remove()
+    step(*batch(torch))
+    return [seen, [p.grad.tolist() for p in net.parameters()]]
+
+
+@footgun
+def tape_crosses_the_boundary(torch, compile):
+    w = torch.tensor([2.0, 3.0], requires_grad=True)
+    forward = compile(lambda x: (x * w).sin())
+    back = compile(lambda y: y.sum().backward())
+    out = []
+    for k in range(3):
+        h = w * k
+        y = forward(h)
+        back(y * 2)
+        out.append(w.grad.tolist())
+    y = forward(w.exp())
+    (g,) = torch.autograd.grad(y.sum(), w, create_graph=True)
+    compile(lambda g: (g * g).sum().backward())(g)
+    return [*out, w.grad.tolist()]
+
+
+@footgun
+def backward_twice_is_refused(torch, compile):
+    w = torch.ones(2, requires_grad=True)
+    y = compile(lambda: (w * w).exp().sum())()
+    back = compile(lambda: y.backward())
+    back()
+    try:
+        back()
+    except RuntimeError as error:
+        return [str(error)[:45], w.grad.tolist()]
+    return ["no error"]
+
+
+@footgun
+def custom_function_runs(torch, compile):
+    calls = []
+
+    class Clip(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, limit):
+            calls.append(limit)
+            ctx.save_for_backward(x)
+            ctx.limit = limit
+            return x.clamp(-limit, limit)
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return g * (x.abs() < ctx.limit).to(g.dtype) * 3, None
+
+    x = torch.tensor([0.5, 2.0, -3.0], requires_grad=True)
+    step = compile(lambda k: Clip.apply(x, k).sum().backward())
+    out = []
+    for k in (1.0, 5.0, 1.0, 2.5):
+        x.grad = None
+        step(k)
+        out.append(x.grad.tolist())
+    return [out, calls]
+
+
+# -------------------------------------------------------------------------------------------------------- random numbers
+@own
+def random_numbers_differ_per_call(torch, compile):
+    f = compile(lambda: torch.rand(4))
+    out = [f().tolist() for _ in range(5)]
+    assert len({tuple(o) for o in out}) == 5
+    torch.manual_seed(3)
+    again = [f().tolist(), f().tolist()]
+    torch.manual_seed(3)
+    assert [f().tolist(), f().tolist()] == again
+    return [out, again]
+
+
+@own
+def dropout_differs_per_call(torch, compile):
+    drop = torch.nn.Dropout(0.5)
+    f = compile(lambda x: drop(x))
+    out = [f(torch.ones(64)).tolist() for _ in range(4)]
+    assert len({tuple(o) for o in out}) == 4
+    drop.p = 0.0
+    out.append(f(torch.ones(4)).tolist())
+    drop.p = 0.9
+    return [*out, f(torch.ones(64)).tolist()]
+
+
+@own
+def generator_state_moves(torch, compile):
+    gen = torch.Generator().manual_seed(5)
+    f = compile(lambda: torch.randn(3, generator=gen) + torch.rand(3))
+    out = [f().tolist(), f().tolist()]
+    state = gen.get_state()
+    a = f().tolist()
+    gen.set_state(state)
+    out += [a, torch.randint(100, (5,), generator=gen).tolist(), torch.rand(2).tolist(), torch.randperm(6).tolist()]
+    return out
+
+
+@own
+def dropout_masks_agree_in_backward(torch, compile):
+    x = torch.ones(50, requires_grad=True)
+
+    @compile
+    def f():
+        y = torch.nn.functional.dropout(x, 0.4)
+        y.sum().backward()
+        return y
+
+    out = []
+    for _ in range(3):
+        x.grad = None
+        y = f()
+        assert [g for g in x.grad.tolist()] == y.tolist()
+        out.append(y.tolist())
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------ copies and files
+@footgun
+def modules_compiled_in_place(torch, compile):
+    net = small_net(torch)
+    run = compile(net)
+    out = [run(torch.ones(1, 3)).tolist()]
+    with torch.no_grad():
+        net[0].weight.zero_()
+    out.append(run(torch.ones(1, 3)).tolist())
+    net.train(False)
+    run(torch.ones(1, 3)).sum().backward()
+    return [*out, net[2].bias.grad.tolist(), sorted(k.removeprefix("_orig_mod.") for k in run.state_dict())]
+
+
+@footgun
+def copies_of_compiled_modules(torch, compile):
+    import copy
+    import pickle
+
+    net = small_net(torch)
+    net.compile() if compile is not None and torch is graphc else None
+    net(torch.ones(1, 3))
+    clone, loaded = copy.deepcopy(net), pickle.loads(pickle.dumps(net))
+    with torch.no_grad():
+        clone[0].weight.zero_()
+        net[0].bias.fill_(1.0)
+    return [m(torch.ones(1, 3)).tolist() for m in (net, clone, loaded)]
+
+
+@footgun
+def objects_holding_compiled_functions(torch, compile):
+    import copy
+
+    class Trainer:
+        def __init__(self):
+            self.w = torch.ones(2)
+            self.run = compile(self.step)
+
+        def step(self, x):
+            self.w = self.w * 2
+            return x * self.w
+
+    a = Trainer()
+    out = [a.run(torch.ones(2)).tolist()]
+    b = copy.deepcopy(a)
+    out += [b.run(torch.ones(2)).tolist(), b.run(torch.ones(2)).tolist(), a.run(torch.ones(2)).tolist()]
+    return [*out, a.w.tolist(), b.w.tolist()]
+
+
+def pickled_step(x):
+    return x * 2
+
+
+compiled_step = graphc.compile(pickled_step)
+decorated = graphc.compile(lambda x: x)
+
+
+@graphc.compile
+def decorated_step(x):
+    """Doubles."""
+    return x * 2
+
+
+def test_compiled_functions_pickle_by_name() -> None:
+    import pickle
+
+    assert pickle.loads(pickle.dumps(decorated_step)) is decorated_step
+    again = pickle.loads(pickle.dumps(compiled_step))
+    assert again(graphc.ones(2)).tolist() == [2, 2]
+    assert decorated_step.__doc__ == "Doubles." and decorated_step.__name__ == "decorated_step"
+
+
+def test_methods_are_compiled_once_and_explain_themselves() -> None:
+    class Model:
+        @graphc.compile
+        def forward(self, x):
+            return x * 2
+
+    m = Model()
+    assert m.forward(graphc.ones(2)).tolist() == [2, 2] and m.forward(graphc.ones(2)).tolist() == [2, 2]
+    assert m.forward.explain().calls == 2
+
+
+def test_a_compiled_module_is_compiled() -> None:
+    net = small_net(graphc)
+    assert graphc.compile(net) is net
+    net(graphc.ones(1, 3)), net(graphc.ones(1, 3))
+    assert run_compiled is not None and net._compiled_call_impl.explain().calls == 2
+
+
+@pytest.mark.parametrize("name", programs_of(__name__))
+def test_compiled_is_eager(name: str) -> None:
+    check(name)
