@@ -11,6 +11,7 @@ import graphc
 
 from .. import dtypes
 from ..ir.recorder import state
+from ..ops.creation import as_tensor
 from ..tensor import Size, Tensor
 
 euler_constant = 0.57721566490153286060  # Euler-Mascheroni
@@ -32,7 +33,7 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
     tensors = [v for v in values if isinstance(v, Tensor)]
     dtype = tensors[0].dtype if tensors else dtypes.get_default_dtype()
     device = tensors[0].device if tensors else None
-    made = [v if isinstance(v, Tensor) else graphc.tensor(v, dtype=dtype, device=device) for v in values]
+    made = [v if isinstance(v, Tensor) else as_tensor(v, dtype=dtype, device=device) for v in values]
     return tuple(graphc.broadcast_tensors(*made))
 
 
@@ -102,3 +103,36 @@ class lazy_property:
             value = self.wrapped(instance)
         instance.__dict__[self.name] = value
         return value
+
+
+class LogitsOrProbs:
+    """Parameters given as exactly one of ``probs`` and ``logits``; the other is computed when asked for.
+
+    Subclasses say whether logits are log odds (``_binary``) or log probabilities over the last dimension.
+    """
+
+    _binary = True
+
+    def _set_parameter(self, probs: Any, logits: Any) -> Tensor:
+        if (probs is None) == (logits is None):
+            raise ValueError("Either `probs` or `logits` must be specified, but not both.")
+        name = "logits" if probs is None else "probs"
+        self.__dict__[name] = logits if probs is None else probs
+        return self._param
+
+    @property
+    def _param(self) -> Tensor:
+        return self.__dict__["probs" if self._given() == "probs" else "logits"]
+
+    def _given(self) -> str:
+        return self.__dict__.setdefault("_given_name", "probs" if "probs" in self.__dict__ else "logits")
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        """Log odds, or normalised log probabilities."""
+        return probs_to_logits(self.probs, is_binary=self._binary)
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        """Probabilities."""
+        return logits_to_probs(self.logits, is_binary=self._binary)

@@ -139,9 +139,13 @@ def heaviside(input: Tensor, values: Tensor, *, out: Tensor | None = None) -> Te
     return to_out(out, P.where(P.eq(a, 0), b, P.cast(P.gt(a, 0), a.aval.dtype)))
 
 
-xlogy = _bin("xlogy", lambda a, b: P.where(P.isnan(b), b, P.where(P.eq(a, 0), P.zeros_like(a) if a.ndim >= b.ndim
-                                                                  else P.zeros_like(b), P.mul(a, P.log(b)))),
-             "a*log(b), 0 where a is 0.", at_least_float=True)
+def _xlogy(a: Value, b: Value) -> Value:
+    """0 for a = 0 even where log(b) is infinite or undefined; elsewhere the gradient to ``a`` is log(b), at a = 0 too."""
+    no_log = P.bit_and(P.eq(a, 0), P.bit_or(P.le(b, 0), P.isinf(b)))
+    return P.mul(a, P.log(P.where(no_log, 1, b)))
+
+
+xlogy = _bin("xlogy", _xlogy, "a*log(b), 0 where a is 0.", at_least_float=True)
 ldexp = _bin("ldexp", lambda a, b: P.mul(a, P.exp2(b)), "a * 2^b.", at_least_float=True)
 
 

@@ -1,0 +1,4 @@
+"""Chi-squared distribution."""
+from .gamma import Chi2
+
+__all__ = ["Chi2"]

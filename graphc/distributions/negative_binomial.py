@@ -1,0 +1,4 @@
+"""Negative binomial distribution."""
+from .binomial import NegativeBinomial
+
+__all__ = ["NegativeBinomial"]
