@@ -1,0 +1,12 @@
+"""The CUDA run time: driver, memory, streams, launches and graphs, without PyTorch, on NVIDIA's ``cuda-bindings``.
+
+Importing this package imports nothing of CUDA; the driver is loaded when it is first asked for.
+
+    driver.py     every call into cuda-bindings; errors; properties
+    allocator.py  the caching allocator, over two callables
+    device.py     a device's context, memory, streams and events; which one is current
+    buffer.py     DeviceBuffer and copies through page-locked memory
+    launch.py     modules, functions, argument blocks, lists of launches
+    graph.py      capture and replay of a list of launches
+    interop.py    ``__cuda_array_interface__`` and DLPack
+"""
