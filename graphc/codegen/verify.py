@@ -2,7 +2,8 @@
 
 Checked: statements read only earlier ones, dtypes follow the opcodes, index expressions use existing axes and stay inside
 their buffers wherever their guards hold, results are written by every point exactly once, nothing is read from a buffer
-that is written, and reductions belong to the sweep their operands allow.
+that is written, and reductions belong to the sweep their operands allow. Of a whole schedule: what a step reads is complete,
+and what several kernels write into one buffer covers it exactly once.
 
 Ranges come from interval arithmetic, with the ranges of the variables narrowed by the guards until nothing changes. Where
 that is not enough (several variables under one division) the points are enumerated; of more than ``POINTS`` points a
@@ -13,27 +14,44 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ..dtypes import bool_, int64, uint32
 from ..errors import VerifyError
+from ..ir.node import Graph
 from . import index
+from .fuse import Schedule
 from .index import Ix
 from .loop_ir import Access, Guard, Kernel, Stmt, dependences, expressions_of, inputs_of, stage_of
 
 POINTS = 1 << 16  # points enumerated at most
+ELEMENTS = 1 << 24  # elements of a result whose stores are counted one by one; larger ones only in total
 COMPARISONS = frozenset(("eq", "ne", "lt", "le"))
 PREDICATES = frozenset(("isnan", "isinf", "logical_not"))
 MONOIDS = frozenset(("add", "mul", "max", "min", "any", "all"))
 SPECIAL = frozenset(("load", "const", "index", "guard", "rng", "reduce", "argreduce", "cast", "check"))
 
 
-class _Verifier:
-    """State of checking one kernel."""
+class Part(NamedTuple):
+    """Elements a store writes: an expression over all points of ``dims``."""
 
-    def __init__(self, k: Kernel):
-        self.k = k
+    ix: Ix
+    dims: tuple[int, ...]
+    ext: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of points."""
+        return math.prod([self.ext[d] for d in self.dims])
+
+
+class _Verifier:
+    """State of checking one kernel. Buffers of the slots in ``shared`` are completed by other kernels."""
+
+    def __init__(self, k: Kernel, shared: frozenset[int] = frozenset()):
+        self.k, self.shared = k, shared
         self.where = ""
 
     def fail(self, why: str) -> None:
@@ -149,14 +167,7 @@ class _Verifier:
 
     def once(self, exprs: Sequence[Ix], dims: frozenset[int], size: int) -> bool:
         """Whether the expressions together map the points of ``dims`` one to one onto 0 .. size-1."""
-        if len(exprs) == 1 and index.covers(exprs[0], sorted(dims), self.k.extents, size):
-            return True
-        if size > POINTS or math.prod([self.k.extents[d] for d in dims]) * len(exprs) != size:
-            return False
-        grid = _points({d: None for d in sorted(dims)}, self.k.extents)
-        n = math.prod([self.k.extents[d] for d in dims])
-        at = np.concatenate([np.broadcast_to(_values(e, grid), (n,)) for e in exprs])
-        return bool(np.array_equal(np.sort(at), np.arange(size)))
+        return tiles([Part(e, tuple(sorted(dims)), self.k.extents) for e in exprs], size)
 
     # -------------------------------------------------------------------------------------------------- stores, stages
     def stores(self) -> None:
@@ -166,7 +177,6 @@ class _Verifier:
         self.need(not (k.reads & k.writes), f"buffers {k.reads & k.writes} are read and written")
         slots = [b.slot for b in k.buffers]
         self.need(len(set(slots)) == len(slots), "two buffers of one slot")
-        by_buffer: dict[int, list[Ix]] = {}
         for n, st in enumerate(k.stores):
             self.where = f"store {n}: "
             self.need(0 <= st.value < len(k.stmts), f"%{st.value} does not exist")
@@ -177,11 +187,10 @@ class _Verifier:
                       f"{k.stmts[st.value].dtype} into {k.buffers[st.access.buffer].dtype}")
             axes = {d for d in deps[st.value] if k.extents[d] > 1}
             self.need(axes <= index.variables(st.access.ix), f"several points write one element of b{st.access.buffer}")
-            by_buffer.setdefault(st.access.buffer, []).append(st.access.ix)
-        for b, exprs in by_buffer.items():
+        for b, parts in parts_of(k).items():
             self.where = f"b{b}: "
-            dims = frozenset().union(*[index.variables(e) for e in exprs])
-            self.need(self.once(exprs, dims, k.buffers[b].size), "not every element is written exactly once")
+            if k.buffers[b].slot not in self.shared:
+                self.need(tiles(parts, k.buffers[b].size), "not every element is written exactly once")
 
     def stages(self) -> None:
         """Reductions come after the sweeps their operands need, and results never depend on reduced axes."""
@@ -285,9 +294,78 @@ def _values(e: Ix, points: dict[object, np.ndarray]) -> np.ndarray:
     return total
 
 
-def verify_kernel(k: Kernel) -> None:
-    """Raise VerifyError, naming the statement, unless the kernel is well formed."""
-    _Verifier(k).run()
+def parts_of(k: Kernel) -> dict[int, list[Part]]:
+    """What the stores of a kernel write, by buffer."""
+    out: dict[int, list[Part]] = {}
+    for st in k.stores:
+        dims = tuple(sorted(index.variables(st.access.ix)))
+        out.setdefault(st.access.buffer, []).append(Part(st.access.ix, dims, k.extents))
+    return out
 
 
-__all__ = ["VerifyError", "narrowed", "verify_kernel"]
+def tiles(parts: Sequence[Part], size: int) -> bool:
+    """Whether the parts together give each of 0 .. size-1 exactly once; of more than ELEMENTS only the number is compared."""
+    if len(parts) == 1 and index.covers(parts[0].ix, parts[0].dims, parts[0].ext, size):
+        return True
+    if sum(p.count for p in parts) != size:
+        return False
+    if size > ELEMENTS:
+        return True
+    seen = np.zeros(size, bool)
+    for p in parts:
+        grid = np.indices([p.ext[d] for d in p.dims], sparse=True)
+        at = np.broadcast_to(_values(p.ix, dict(zip(p.dims, grid))), [p.ext[d] for d in p.dims])
+        if at.size and (at.min() < 0 or at.max() >= size):
+            return False
+        seen[at.reshape(-1)] = True
+    return bool(seen.all())  # as many stores as elements, and none left out
+
+
+def verify_kernel(k: Kernel, shared: frozenset[int] = frozenset()) -> None:
+    """Raise VerifyError, naming the statement, unless the kernel is well formed. Slots in ``shared`` may be written in part."""
+    _Verifier(k, shared).run()
+
+
+def verify_schedule(graph: Graph, sched: Schedule) -> None:
+    """Raise VerifyError unless every kernel is well formed, every step reads what is complete by then, every slot that
+    several kernels write is covered exactly once, and all outputs are there."""
+    writers: dict[int, int] = {}
+    parts: dict[int, list[Part]] = {}
+    sizes: dict[int, int] = {}
+    for step in sched.steps:
+        if not isinstance(step, Kernel):
+            writers.update(dict.fromkeys(range(step.slot, step.end), 1))
+            continue
+        for b, more in parts_of(step).items():
+            slot = step.buffers[b].slot
+            writers[slot] = writers.get(slot, 0) + 1
+            parts.setdefault(slot, []).extend(more)
+            sizes[slot] = step.buffers[b].size
+    shared = frozenset(s for s, n in writers.items() if n > 1)
+    for s in shared:
+        if not tiles(parts[s], sizes[s]):
+            raise VerifyError(f"slot {s}: not every element is written exactly once by the kernels that write it")
+    left = dict(writers)  # writers that are still to come
+    inputs = {n.slot for n in graph.inputs}
+
+    def ready(slot: int, who: str) -> None:
+        base = sched.views[slot][0] if slot in sched.views else slot
+        if base not in inputs and left.get(base, -1) != 0:
+            raise VerifyError(f"{who} reads slot {base} before it is complete")
+
+    for step in sched.steps:
+        if isinstance(step, Kernel):
+            verify_kernel(step, shared)
+            for b in step.reads:
+                ready(step.buffers[b].slot, f"kernel {step.name}")
+            for b in step.writes:
+                left[step.buffers[b].slot] -= 1
+        else:
+            for s in step.ins:
+                ready(s, f"{step.op} (slot {step.slot})")
+            left.update(dict.fromkeys(range(step.slot, step.end), 0))
+    for s in graph.outputs:
+        ready(s, "the result")
+
+
+__all__ = ["VerifyError", "narrowed", "verify_kernel", "verify_schedule"]

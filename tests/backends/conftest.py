@@ -7,12 +7,16 @@ import pytest
 
 import graphc
 from graphc import config
+from graphc.codegen.native import program
 
 
 @pytest.fixture(autouse=True)
 def _back_end_settings() -> Iterator[None]:
     """Threads and switches as before."""
-    threads, memplan, verify, backend = graphc.get_num_threads(), config.NO_MEMPLAN, config.VERIFY, config.BACKEND
+    threads, work = graphc.get_num_threads(), program.PARALLEL_WORK
+    switches = {name: getattr(config, name) for name in ("NO_MEMPLAN", "VERIFY", "BACKEND", "STRICT")}
     yield
     graphc.set_num_threads(threads)
-    config.NO_MEMPLAN, config.VERIFY, config.BACKEND = memplan, verify, backend
+    program.PARALLEL_WORK = work
+    for name, value in switches.items():
+        setattr(config, name, value)

@@ -117,7 +117,7 @@ class Printer:
         """Whether a load is strided along the vector axis and contiguous along the second axis."""
         assert self.vaxis is not None and self.across is not None
         return (not a.guards and index.coefficient(a.ix, self.vaxis) not in (0, 1, None) and not index.data(a.ix)
-                and index.coefficient(a.ix, self.across) == 1)
+                and index.coefficient(a.ix, self.across) == 1 and index.variables(a.ix) <= frozenset(range(self.k.kept)))
 
     def plan_sweeps(self) -> None:
         """Which statements each sweep and each row section needs, and what is kept in scratch between sweeps."""
