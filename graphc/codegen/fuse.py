@@ -29,7 +29,7 @@ from ..ir.node import Graph, Node
 from . import index
 from .index import Ix
 from .loop_ir import Kernel
-from .lower import Unfusable, lower_group, strided_view
+from .lower import Piece, Unfusable, lower_group, strided_view
 
 LOOP_DTYPES = frozenset((bool_, uint8, int8, int16, int32, int64, uint32, float16, bfloat16, float32, float64))
 MAX_NODES = 160  # of one group: bounds registers and compile time
@@ -384,53 +384,89 @@ def _needed(part: Partition) -> tuple[set[int], dict[int, tuple[int, Ix]]]:
 
 def _lower_all(part: Partition) -> Schedule:
     """Kernels and library calls in order. Movement results that must exist in memory (``loose``) are stored by the group
-    that computes what they are made of when they have its size, else by a copy kernel of their own."""
+    that computes what they are made of when they have its size, else by a copy kernel of their own; the operands of a
+    concatenation each by the group that computes them."""
     producer = part.producer
     needed, views = _needed(part)
-    loose = sorted(s for s in needed if s in part.folded)
+    loose: list[Loose] = sorted(s for s in needed if s in part.folded)
     for s in loose:
-        needed |= {x for x in part.sources[s] if producer[x].op.kind != "leaf"}  # type: ignore[union-attr]
+        needed |= {x for x in part.sources[s] if producer[x].op.kind != "leaf"}  # type: ignore[union-attr, index]
     order = part.ordered()
     ready = {s: i for i, g in enumerate(order) for n in g.nodes for s in range(n.slot, n.end)}
+    loose = [u for s in loose for u in _pieces(part, s, order, ready)]  # type: ignore[arg-type]
     steps: list[tuple[int, int, Kernel | Node]] = []
     for i, g in enumerate(order):
         if g.library:
             steps.append((2 * i, g.nodes[0].slot, g.nodes[0]))
             continue
-        extra = [s for s in loose if {ready[x] for x in part.sources[s] if x in ready} == {i}
-                 and part.aval(s).size in (g.full, g.rows)]
-        k, stored = _lower_one(part, g, needed, set(loose), extra, len(steps))
-        loose = [s for s in loose if s not in stored]
+        extra = [u for u in loose if _home(part, u, ready) == i and _size_of(part, u) in (g.full, g.rows)]
+        k, stored = _lower_one(part, g, needed, loose, extra, len(steps))
+        loose = [u for u in loose if u not in stored]
         if k is not None:
             steps.append((2 * i, g.nodes[0].slot, k))
-    for s in loose:
-        k = lower_group(part.graph, producer, [producer[s]], part.folded, [s], _name([producer[s]], len(steps)))
-        steps.append((max([2 * ready[x] + 1 for x in part.sources[s] if x in ready], default=-1), s, k))
+    for u in loose:
+        node = producer[u] if isinstance(u, int) else u.concat
+        k = lower_group(part.graph, producer, [node], part.folded, [u], _name([node], len(steps)))
+        steps.append((max([2 * ready[x] + 1 for x in _sources(part, u) if x in ready], default=-1), node.slot, k))
     steps.sort(key=lambda t: t[:2])
     return Schedule([k for _, _, k in steps], views, part.rejected)
 
 
-def _lower_one(part: Partition, g: Group, needed: set[int], loose: set[int], extra: list[int],
-               k: int) -> tuple[Kernel | None, list[int]]:
+Loose = int | Piece
+
+
+def _sources(part: Partition, u: Loose) -> frozenset[int]:
+    """What a movement result, or a piece of one, is made of."""
+    return part.sources[u if isinstance(u, int) else u.concat.ins[u.operand]]
+
+
+def _size_of(part: Partition, u: Loose) -> int:
+    return part.aval(u).size if isinstance(u, int) else u.concat.in_avals[u.operand].size
+
+
+def _home(part: Partition, u: Loose, ready: dict[int, int]) -> int | None:
+    """The place of the one group that computes what a movement result is made of."""
+    groups = {ready[x] for x in _sources(part, u) if x in ready}
+    return groups.pop() if len(groups) == 1 else None
+
+
+def _pieces(part: Partition, slot: int, order: list[Group], ready: dict[int, int]) -> list[Loose]:
+    """A concatenation as its operands where some group can store one of them into place; anything else as it is."""
+    node = part.producer[slot]
+    while node.op.name == "reshape":  # type: ignore[union-attr]
+        node = part.producer[node.ins[0]]
+    if node.op.name != "concat" or node.slot not in part.folded:  # type: ignore[union-attr]
+        return [slot]
+    pieces = [Piece(slot, node, k) for k, av in enumerate(node.in_avals) if av.size]
+    for u in pieces:
+        i = _home(part, u, ready)
+        if i is not None and not order[i].library and u.concat.in_avals[u.operand].size in (order[i].full, order[i].rows):
+            return list(pieces)
+    return [slot]
+
+
+def _lower_one(part: Partition, g: Group, needed: set[int], loose: Sequence[Loose], extra: Sequence[Loose],
+               k: int) -> tuple[Kernel | None, Sequence[Loose]]:
     """The kernel of a group and the movement results it stores as well."""
     inside = part.folded | {n.slot for n in g.nodes}
     name = _name(g.nodes, k)
     if extra:
-        only_views = {x for s in extra for x in part.sources[s]}  # values needed for nothing but those results
+        only_views = {x for u in extra for x in _sources(part, u)}  # values needed for nothing but those results
         for s in part.graph.outputs:
             only_views.discard(s)
         for h in part.groups.values():
             if h is not g:
                 only_views -= h.reads
-        for s in loose - set(extra):
-            only_views -= part.sources[s]
-        stores = [n.slot for n in g.nodes if n.slot in needed and n.slot not in only_views]
+        for u in loose:
+            if u not in extra:
+                only_views -= _sources(part, u)
+        stores: list[Loose] = [n.slot for n in g.nodes if n.slot in needed and n.slot not in only_views]
         try:
             return lower_group(part.graph, part.producer, g.nodes, inside, [*stores, *extra], name), extra
         except Unfusable:
             pass
-    stores = [n.slot for n in g.nodes if n.slot in needed]
-    return (lower_group(part.graph, part.producer, g.nodes, inside, stores, name), []) if stores else (None, [])
+    slots = [n.slot for n in g.nodes if n.slot in needed]
+    return (lower_group(part.graph, part.producer, g.nodes, inside, slots, name), []) if slots else (None, [])
 
 
 def _name(nodes: Sequence[Node], k: int) -> str:

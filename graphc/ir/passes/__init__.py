@@ -12,8 +12,9 @@ from .dce import dce
 from .exchange import exchange_operands
 from .expand import expand_composites
 from .fold import fold_constants
+from .narrow import narrow
 
-PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_common, exchange_operands, dce)
+PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_common, narrow, exchange_operands, dce)
 
 
 def run_passes(graph: Graph) -> Graph:
