@@ -1,0 +1,78 @@
+"""1,000 random stateful programs: compiled = eager, bit-equal in integers and random bits, within 1e-5 in floats.
+
+A program by its number: ``python tests/compile/test_stateful_fuzz.py 17`` prints it and runs it both ways.
+"""
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from stateful import World, source
+
+import graphc
+from graphc import config
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+BLOCK, BLOCKS, CALLS = 100, 10, 5
+
+
+def differs(got: Any, want: Any, where: str = "log") -> str:
+    """Where two logs first differ, or ''."""
+    if isinstance(want, (list, tuple)):
+        if not isinstance(got, (list, tuple)) or len(got) != len(want):
+            return f"{where}: {got} is not {want}"
+        return next((d for i, (g, w) in enumerate(zip(got, want)) if (d := differs(g, w, f"{where}[{i}]"))), "")
+    if isinstance(want, np.ndarray):
+        if not isinstance(got, np.ndarray) or got.dtype != want.dtype or got.shape != want.shape:
+            return f"{where}: {got} is not {want}"
+        same = np.allclose(got, want, 1e-5, 1e-6, equal_nan=True) if want.dtype.kind == "f" else np.array_equal(got, want)
+        return "" if same else f"{where}: {got} is not {want}"
+    return "" if type(got) is type(want) and got == want else f"{where}: {got} is not {want}"
+
+
+def compiled(seed: int) -> list[Any]:
+    return World(graphc, lambda fn: graphc.compile(fn, options={"recompile_limit": 10**9}), seed).run(CALLS)
+
+
+def check(seed: int) -> bool:
+    """Run both ways; whether the eager run saw no error but Stop. AssertionError with the program's text if they differ."""
+    want = World(graphc, lambda fn: fn, seed).run(CALLS)
+    found = differs(compiled(seed), want)
+    assert not found, f"program {seed}: {found}\n{source(seed)}"
+    return not any(isinstance(x, tuple) and isinstance(x[0], str) and x[0] != "Stop" for x in want)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_compiled_is_eager(block: int) -> None:
+    clean = [check(seed) for seed in range(block * BLOCK, block * BLOCK + BLOCK)]
+    assert sum(clean) > 0.9 * BLOCK, "most programs must run without errors to show anything"
+
+
+def test_a_frozen_hyper_parameter_is_found() -> None:
+    """What a compiler does that takes Python numbers for constants."""
+
+    def frozen(fn):
+        first = {}
+        return lambda x, v, k, hp: fn(x, v, k, first.setdefault("hp", hp))
+
+    found = [bool(differs(World(graphc, frozen, n).run(CALLS), World(graphc, lambda fn: fn, n).run(CALLS))) for n in range(20)]
+    assert sum(found) > 5
+
+
+def test_native_compiled_is_eager_on_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with compiled programs on the native back end, whatever their size."""
+    pytest.importorskip("llvmlite")
+    for seed in range(5000, 5020):
+        want = World(graphc, lambda fn: fn, seed).run(CALLS)
+        monkeypatch.setattr(config, "BACKEND", "native")
+        found = differs(compiled(seed), want)
+        monkeypatch.setattr(config, "BACKEND", "")
+        assert not found, f"program {seed}: {found}\n{source(seed)}"
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(source(int(argument)))
+        print("clean" if check(int(argument)) else "has errors")
