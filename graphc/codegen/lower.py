@@ -333,7 +333,11 @@ def lower_group(graph: Graph, producer: list[Node], nodes: Sequence[Node], insid
     for store in stores:
         if isinstance(store, int) and len(low.places.get(store, ())) > 1:
             raise Unfusable("a stored value is also needed at other positions", store)
-    return tidy(Kernel(name, space.extents, space.kept, tuple(low.buffers), tuple(low.stmts), tuple(out)))
+    k = tidy(Kernel(name, space.extents, space.kept, tuple(low.buffers), tuple(low.stmts), tuple(out)))
+    for store, st in zip(stores, k.stores):  # tidy keeps their order
+        if not index.is_affine(st.access.ix):
+            raise Unfusable("the operand of a concatenation is computed in another order", slots[stores.index(store)])
+    return k
 
 
 def _in_concat(piece: Piece, pos: Position) -> Ix:

@@ -42,7 +42,7 @@ class Part(NamedTuple):
     ext: tuple[int, ...]
 
     @property
-    def count(self) -> int:
+    def points(self) -> int:
         """Number of points."""
         return math.prod([self.ext[d] for d in self.dims])
 
@@ -307,7 +307,7 @@ def tiles(parts: Sequence[Part], size: int) -> bool:
     """Whether the parts together give each of 0 .. size-1 exactly once; of more than ELEMENTS only the number is compared."""
     if len(parts) == 1 and index.covers(parts[0].ix, parts[0].dims, parts[0].ext, size):
         return True
-    if sum(p.count for p in parts) != size:
+    if sum(p.points for p in parts) != size:
         return False
     if size > ELEMENTS:
         return True

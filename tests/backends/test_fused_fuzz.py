@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import harness
+import numpy as np
 import programs
 import pytest
 
@@ -46,6 +47,40 @@ def test_random_programs_loop_ir(start: int) -> None:
             harness.compare(want, harness.run_loops(p.graph, bindings, (1 << 16, 40, 1)[seed % 3]), tol, "loop IR")
         except Exception as error:
             pytest.fail(f"seed {seed}: {error}\n{harness.describe(p.graph)}")
+
+
+# ------------------------------------------------------------------------------------------- what the fuzz found, minimal
+def grower(*shapes: tuple[int, ...]) -> programs.Grower:
+    """A grower with float32 inputs of these shapes."""
+    g = programs.Grower(1, (3,), (float32,))
+    for shape in shapes:
+        g.leaf(shape, float32, np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape))
+    return g
+
+
+def test_index_used_under_a_guard_along_the_vector_axis() -> None:
+    """x[i] at one computed i, written into a part of a row."""
+    g = grower((70,))
+    i = g.scalar(5, int64, None)
+    one = g.emit("take", (0, i), (0, True))
+    y = g.emit("slice_set", (0, g.emit("expand", (one,), ((40,),))), ((30,), (70,), (1,)))
+    harness.check(g.b.graph((g.emit("exp", (y,)), one)), g.arrays)
+
+
+def test_transposed_store_under_a_reduction_nobody_wants() -> None:
+    """The kernel has a reduced axis but no reduction: tiles of a transposition must not depend on it."""
+    g = grower((17, 17, 15))
+    p = g.emit("permute", (g.emit("abs", (0,)),), ((2, 1, 0),))
+    g.emit("reduce", (g.emit("neg", (p,)),), ("max", (0,)))
+    harness.check(g.b.graph((g.emit("mul", (p, p)), g.emit("neg", (p,)))), g.arrays)
+
+
+def test_pieces_of_a_concatenation_in_another_order() -> None:
+    """Operands of a concat computed by a kernel that walks a permutation of them."""
+    g = grower((5, 7, 1, 31))
+    y = g.emit("ne", (0, 0))
+    outs = (g.emit("permute", (y,), ((1, 2, 0, 3),)), g.emit("concat", (y, y, y), (1,)))
+    harness.check(g.b.graph(outs), g.arrays)
 
 
 # ---------------------------------------------------------------------------------------------------------- the verifier
