@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ...dtypes import dtype, float32, float64
 from ...ir.node import Aval
-from . import conv_lanes, conv_pack, conv_weight
+from . import conv_lanes, conv_pack, conv_rows, conv_weight
 from .jobs import Job
 
 TAPS_UNROLLED = 7  # filter columns up to which a row of the filter is written out
@@ -44,7 +44,7 @@ class _Geometry(NamedTuple):
 
 
 class _Image(NamedTuple):
-    """An input of a kernel: key, first element, strides of image, group, channel, row; columns lie ``col`` apart."""
+    """An input of a kernel: key, first element, strides of image, group, channel, row, and of columns' residues."""
 
     key: Hashable
     offset: int
@@ -52,6 +52,7 @@ class _Image(NamedTuple):
     g: int
     c: int
     row: int
+    phase: int = 0
 
 
 class _Filter(NamedTuple):
@@ -138,7 +139,8 @@ def _forward(ctx: _Context, z: _Geometry, x: Hashable, w: Hashable, out: Hashabl
     taps = _Taps(z.n, z.groups, z.o // z.groups, per, (z.oh, z.ow), (z.kh, z.kw), z.stride, z.dilation)
     area = z.oh * z.ow
     target = _Target(out, 0, z.o * area, area, z.ow, 1)
-    if z.kh == z.kw == 1:  # positions do not overlap: take those that are used, then one long row
+    few = _rows_plan(ctx, taps) is not None
+    if z.kh == z.kw == 1 and (few or z.stride == (1, 1)):  # take the positions that are used, then one long row
         if z.stride != (1, 1) or z.lo != (0, 0) or (z.oh, z.ow) != (z.h, z.w):
             image = _packed(ctx, x, (z.n, z.c, z.h, z.w), per, (z.oh, z.ow), z.lo, z.stride, "x")
         else:
@@ -146,32 +148,33 @@ def _forward(ctx: _Context, z: _Geometry, x: Hashable, w: Hashable, out: Hashabl
         taps = taps._replace(size=(1, area), step=(1, 1))
         target = target._replace(y=area)
     else:
-        image = _bordered(ctx, z, x)
+        image = _bordered(ctx, z, x, z.stride[1] if few else 1)
     inner = z.kh * z.kw
     source = _Filter(w, 0, (taps.lanes * per * inner, per * inner, inner, z.kw, 1))
     _taps(ctx, taps, image, source, target, "w")
 
 
-def _bordered(ctx: _Context, z: _Geometry, x: Hashable) -> _Image:
-    """x with the zeros around it that windows reach; x itself where they reach none."""
+def _bordered(ctx: _Context, z: _Geometry, x: Hashable, phases: int = 1) -> _Image:
+    """x with the zeros around it that windows reach, columns sorted by residues modulo ``phases``; or x itself if it serves."""
     need = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip((z.oh, z.ow), z.stride, (z.kh, z.kw), z.dilation)]
     per = z.c // z.groups
-    if z.lo == (0, 0) and need[0] <= z.h and need[1] <= z.w:
+    if phases == 1 and z.lo == (0, 0) and need[0] <= z.h and need[1] <= z.w:
         return _Image(x, 0, z.c * z.h * z.w, per * z.h * z.w, z.h * z.w, z.w)
-    return _packed(ctx, x, (z.n, z.c, z.h, z.w), per, (need[0], need[1]), z.lo, (1, 1), "x")
+    return _packed(ctx, x, (z.n, z.c, z.h, z.w), per, (need[0], -(-need[1] // phases)), z.lo, (1, phases), "x", phases)
 
 
 def _packed(ctx: _Context, x: Hashable, shape: tuple[int, int, int, int], per: int, size: tuple[int, int], lo: tuple[int, int],
-            step: tuple[int, int], name: str) -> _Image:
-    """A copy of images: element (i, j) is x[i * step - lo, ...], 0 outside."""
+            step: tuple[int, int], name: str, phases: int = 1) -> _Image:
+    """A copy of images: element (i, p, j) is x[i * step - lo, j * step + p - lo], 0 outside."""
     n, c, h, w = shape
     key = (ctx.unique, name)
     symbol, text = conv_pack.image_kernel(ctx.dt.name, ctx.width, step[1] == 1)
-    area = size[0] * size[1]
-    numbers = (n * c, h, w, size[0], 1, size[1], lo[0], lo[1], step[0], step[1])
+    row = phases * size[1]
+    area = size[0] * row
+    numbers = (n * c, h, w, size[0], phases, size[1], lo[0], lo[1], step[0], step[1])
     ctx.jobs.append(Job(symbol, text, [x, key], numbers, {x}, {key}, work=n * c * area // 4,
                         own={key: n * c * area * ctx.dt.itemsize}))
-    return _Image(key, 0, c * area, per * area, area, size[1])
+    return _Image(key, 0, c * area, per * area, area, row, size[1])
 
 
 # ------------------------------------------------------------------------------------------------- gradient to the input
@@ -234,7 +237,11 @@ def _input_grad(ctx: _Context, z: _Geometry, g: Hashable, w: Hashable, out: Hash
 def _taps(ctx: _Context, t: _Taps, image: _Image, source: _Filter, target: _Target, name: str) -> None:
     """The jobs of one sum over taps: pack the filter, then the kernel."""
     width = ctx.width
-    rows, cols, vectors = _tile(t, width, ctx.bits, target)
+    plan = _rows_plan(ctx, t)
+    if plan is not None:
+        _rows(ctx, t, plan, image, source, target, name)
+        return
+    rows, cols, vectors = _tile(t, width, ctx.bits)[1]
     block = width * vectors
     tiles = -(-t.lanes // block)
     key: Hashable = (ctx.unique, name)
@@ -247,7 +254,7 @@ def _taps(ctx: _Context, t: _Taps, image: _Image, source: _Filter, target: _Targ
     else:
         key = source.key  # nothing is read from it
     kh, kw = t.kernel
-    unrolled = kw if kw <= TAPS_UNROLLED else 1
+    unrolled = kw if kw <= TAPS_UNROLLED and vectors > 1 else 1  # one vector: broadcasts are operands, not kept for other taps
     dense = target.x == 1 and (rows == 1 or target.y == cols)
     shape = conv_lanes.Shape(rows, cols, vectors, t.step[1], unrolled, t.tap[1] if kw > 1 else 1, kh != 1, kw != unrolled,
                              dense)
@@ -262,7 +269,7 @@ def _taps(ctx: _Context, t: _Taps, image: _Image, source: _Filter, target: _Targ
     ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
 
 
-def _tile(t: _Taps, width: int, bits: int, target: _Target) -> tuple[int, int, int]:
+def _tile(t: _Taps, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
     """Rows, columns and vectors of a tile: the fewest cycles for the whole output, counted by a simple model.
 
     A step issues two multiply-adds or two loads per cycle and cannot be shorter than a chain of two latencies allows.
@@ -282,7 +289,54 @@ def _tile(t: _Taps, width: int, bits: int, target: _Target) -> tuple[int, int, i
                 if best is None or cost < best[0] - 1e-9:
                     best = cost, (rows, cols, vectors)
     assert best is not None
+    return best
+
+
+def _rows(ctx: _Context, t: _Taps, plan: tuple[int, int, int], image: _Image, source: _Filter, target: _Target,
+          name: str) -> None:
+    """The jobs of a sum over taps with positions in the lanes."""
+    rows, vectors, block = plan
+    tiles = -(-t.lanes // block)
+    key: Hashable = (ctx.unique, name)
+    kh, kw = t.kernel
+    if t.red:
+        count = t.groups * tiles * t.red * kh * kw * block
+        symbol, text = conv_rows.filter_rows_kernel(ctx.dt.name, block)
+        sizes = (source.offset, t.groups, tiles, t.lanes, t.red, kh, kw, *source.strides)
+        ctx.jobs.append(Job(symbol, text, [source.key, key], sizes, {source.key}, {key}, work=count,
+                            own={key: count * ctx.dt.itemsize}))
+    else:
+        key = source.key  # nothing is read from it
+    unrolled = kw if kw <= TAPS_UNROLLED else 1
+    shape = conv_rows.Shape(rows, vectors, block, t.step[1], unrolled, t.tap[1] if kw > 1 else 1, target.x == 1)
+    symbol, text = conv_rows.rows_kernel(ctx.dt.name, ctx.width, shape)
+    tasks = t.n * t.groups * tiles
+    y_blocks = max(1, min(-(-t.size[0] // rows), TASKS // tasks))
+    numbers = (t.n, t.groups, tiles, y_blocks, *t.size, t.red, kh, kw // unrolled, image.n, image.g, image.c,
+               t.tap[0] * image.row, t.step[0] * image.row, image.offset, image.phase, target.n, target.o, target.y, target.x,
+               target.offset, t.lanes)
+    work = tasks * block * t.size[0] * t.size[1] * max(1, t.red * kh * kw) // 4
+    ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+
+
+def _rows_plan(ctx: _Context, t: _Taps) -> tuple[int, int, int] | None:
+    """Rows, vectors and channels of a tile with positions in the lanes; None where channels in the lanes are better."""
+    if t.lanes > ctx.width or t.step[1] > 1 and t.kernel[1] > TAPS_UNROLLED:
+        return None
+    (a, b), registers = t.size, 32 if ctx.bits == 512 else 16
+    best: tuple[float, tuple[int, int, int] | None] = _tile(t, ctx.width, ctx.bits)[0], None
+    for block in range(1, min(t.lanes, 8) + 1):
+        for rows in range(1, min(a, 8) + 1):
+            for vectors in range(1, min(4, -(-b // ctx.width)) + 1):
+                p = rows * vectors
+                if p * block + block + 1 >= registers:
+                    continue
+                cycles = max(p * block / 2, p + block / 2, 4.0) + 0.25  # loads of rows cross cache lines
+                cost = -(-t.lanes // block) * -(-a // rows) * -(-b // (ctx.width * vectors)) * cycles
+                if cost < best[0] - 1e-9:
+                    best = cost, (rows, vectors, block)
     return best[1]
+
 
 
 # ------------------------------------------------------------------------------------------------ gradient to the filter
@@ -322,12 +376,14 @@ def _weight_grad(ctx: _Context, z: _Geometry, x: Hashable, g: Hashable, out: Has
 
 def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tuple[int, int, int]:
     """Rows, columns and vectors of a tile of the filter's gradient, by the model of :func:`_tile`."""
-    budget = 28 if bits == 512 else 12
+    budget, registers = (28, 32) if bits == 512 else (12, 16)
     best: tuple[float, tuple[int, int, int]] | None = None
     for vectors in (4, 3, 2, 1):
         for cols in range(min(kw, budget // vectors), 0, -1):
             for rows in range(1, min(rows_all, 8, budget // (cols * vectors)) + 1):
                 p = rows * cols
+                if p * vectors + vectors + 1 > registers:
+                    continue
                 cycles = max(p * vectors / 2, (p + vectors) / 2, 4.0) + 0.25
                 cost = -(-lanes // (width * vectors)) * -(-rows_all // rows) * -(-kw // cols) * cycles
                 if best is None or cost < best[0] - 1e-9:
