@@ -149,7 +149,7 @@ class Grower:
         if a.size and self.chance(.15):
             flat = a.reshape(-1)
             with np.errstate(all="ignore"):
-                specials = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-40, 3e38]).astype(dt.np)
+                specials = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-40, 1e37]).astype(dt.np)
             flat[r.integers(0, a.size, 4)] = specials[r.integers(0, len(specials), 4)]
             e = FIXED
         return a, e
