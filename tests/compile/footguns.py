@@ -85,3 +85,21 @@ def run_torch(program: Program) -> Any:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     return program(torch, never)
+
+
+def small_net(torch, *middle):
+    """A linear model with fixed weights (PyTorch's and graphc's random streams differ)."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), *middle, torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        for k, p in enumerate(net.parameters()):
+            p.copy_((torch.arange(float(p.numel())).reshape(p.shape) * 0.7 + k).sin() * 0.5)
+    return net
+
+
+def batch(torch, k=0, n=4):
+    x = (torch.arange(float(n * 3)).reshape(n, 3) + k).cos()
+    return x, (x * 3).sum(1).abs().to(torch.int64) % 2
+
+
+def params(net):
+    return [p.detach().tolist() for p in net.parameters()]
