@@ -22,6 +22,7 @@ from .jobs import Job
 TAPS_UNROLLED = 7  # filter columns up to which a row of the filter is written out
 FILTER_IN_CACHE = 1 << 19  # bytes of a packed filter that stay in the second-level cache beside an image
 CHUNK = 24 << 10  # bytes of a packed gradient that stay in the first-level cache
+PACK_CHUNK = 256  # positions of a copy that one task moves
 TASKS = 16  # what a job is cut into at least, for threads
 
 
@@ -56,11 +57,12 @@ class _Image(NamedTuple):
 
 
 class _Filter(NamedTuple):
-    """Where a kernel's filter comes from: element offset, strides of group, lane, summed channel, row, column."""
+    """Where a kernel's filter comes from: first tap, strides of group, lane, summed channel, row, column; taps of a channel."""
 
     key: Hashable
     offset: int
     strides: tuple[int, int, int, int, int]
+    taps: int
 
 
 class _Target(NamedTuple):
@@ -150,7 +152,7 @@ def _forward(ctx: _Context, z: _Geometry, x: Hashable, w: Hashable, out: Hashabl
     else:
         image = _bordered(ctx, z, x, z.stride[1] if few else 1)
     inner = z.kh * z.kw
-    source = _Filter(w, 0, (taps.lanes * per * inner, per * inner, inner, z.kw, 1))
+    source = _Filter(w, 0, (taps.lanes * per * inner, per * inner, inner, z.kw, 1), inner)
     _taps(ctx, taps, image, source, target, "w")
 
 
@@ -226,7 +228,8 @@ def _input_grad(ctx: _Context, z: _Geometry, g: Hashable, w: Hashable, out: Hash
             kernel = (y.taps, x.taps) if both else (0, 1)
             taps = _Taps(z.n, z.groups, lanes, per if both else 0, (y.length, x.length), kernel, (1, 1), (y.tap, x.tap))
             target = _Target(out, y.start * z.w + x.start, z.c * area, area, z.stride[0] * z.w, z.stride[1])
-            source = _Filter(w, y.first * z.kw + x.first, (per * lanes * inner, inner, lanes * inner, -y.skip * z.kw, -x.skip))
+            source = _Filter(w, y.first * z.kw + x.first, (per * lanes * inner, inner, lanes * inner, -y.skip * z.kw, -x.skip),
+                             inner)
             at = (border[0] + y.at) * image.row + border[1] + x.at if both else 0
             if both and kernel == (1, 1) and image.key is g and z.stride == (1, 1) and (z.h, z.w) == (z.oh, z.ow):
                 taps, target = taps._replace(size=(1, area)), target._replace(y=area)
@@ -244,29 +247,39 @@ def _taps(ctx: _Context, t: _Taps, image: _Image, source: _Filter, target: _Targ
     rows, cols, vectors = _tile(t, width, ctx.bits)[1]
     block = width * vectors
     tiles = -(-t.lanes // block)
-    key: Hashable = (ctx.unique, name)
-    if t.red:
-        count = t.groups * tiles * t.red * t.kernel[0] * t.kernel[1]
-        symbol, text = conv_pack.filter_kernel(ctx.dt.name, width, vectors)
-        sizes = (source.offset, t.groups, tiles, t.lanes, t.red, *t.kernel, *source.strides)
-        ctx.jobs.append(Job(symbol, text, [source.key, key], sizes, {source.key}, {key}, work=count * block // 2,
-                            own={key: count * block * ctx.dt.itemsize}))
-    else:
-        key = source.key  # nothing is read from it
+    key = _packed_filter(ctx, t, source, tiles, block) if t.red else source.key  # nothing is read from it
     kh, kw = t.kernel
     unrolled = kw if kw <= TAPS_UNROLLED and vectors > 1 else 1  # one vector: broadcasts are operands, not kept for other taps
     dense = target.x == 1 and (rows == 1 or target.y == cols)
-    shape = conv_lanes.Shape(rows, cols, vectors, t.step[1], unrolled, t.tap[1] if kw > 1 else 1, kh != 1, kw != unrolled,
+    shape = conv_lanes.Shape(rows, cols, vectors, t.step[1], unrolled, t.tap[1] if kw > 1 else 1,
+                             source.strides[4] if kw > 1 else 1, kh != 1, kw != unrolled,
                              dense)
     symbol, text = conv_lanes.lanes_kernel(ctx.dt.name, width, shape)
     tasks = t.n * t.groups * tiles
     y_blocks = max(1, min(-(-t.size[0] // rows), TASKS // tasks))
+    w_c = source.taps * block
     o_outer = t.groups * tiles * t.red * kh * kw * block * ctx.dt.itemsize > FILTER_IN_CACHE
     numbers = (t.n, t.groups, tiles, y_blocks, *t.size, t.red, kh, kw // unrolled, image.n, image.g, image.c,
-               t.tap[0] * image.row, t.step[0] * image.row, image.offset, target.n, target.o, target.y, target.x, target.offset,
-               t.lanes, int(o_outer))
+               t.tap[0] * image.row, t.step[0] * image.row, image.offset, t.red * w_c, w_c,
+               source.strides[3] * block, source.offset * block, target.n, target.o, target.y, target.x, target.offset, t.lanes,
+               int(o_outer))
     work = t.n * t.groups * tiles * block * t.size[0] * t.size[1] * max(1, t.red * kh * kw) // 4
     ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+
+
+def _packed_filter(ctx: _Context, t: _Taps, source: _Filter, tiles: int, block: int) -> Hashable:
+    """The whole filter as [group, tile, summed channel, tap, lane]; packed once for all kernels of a node that want it."""
+    key: Hashable = (ctx.unique, "w", block)
+    if any(key in job.own for job in ctx.jobs):
+        return key
+    sg, sl, sr, _, _ = source.strides
+    red, length = (1, t.red * source.taps) if sr == source.taps else (t.red, source.taps)
+    count = t.groups * tiles * t.red * source.taps * block
+    symbol, text = conv_pack.channels_kernel(ctx.dt.name, ctx.width)
+    numbers = (t.groups, tiles, t.lanes, red, length, block, PACK_CHUNK, sg, sl, sr)
+    ctx.jobs.append(Job(symbol, text, [source.key, key], numbers, {source.key}, {key}, work=count // 2,
+                        own={key: count * ctx.dt.itemsize}))
+    return key
 
 
 def _tile(t: _Taps, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
@@ -350,9 +363,10 @@ def _weight_grad(ctx: _Context, z: _Geometry, x: Hashable, g: Hashable, out: Has
     tiles = -(-lanes // block)
     packed: Hashable = (ctx.unique, "g")
     size = ctx.dt.itemsize
-    symbol, text = conv_weight.transpose_kernel(ctx.dt.name, ctx.width)
+    symbol, text = conv_pack.channels_kernel(ctx.dt.name, ctx.width)
     matrices = z.n * z.groups
-    ctx.jobs.append(Job(symbol, text, [g, packed], (matrices, tiles, lanes, area, block), {g}, {packed},
+    numbers: tuple[int, ...] = (matrices, tiles, lanes, 1, area, block, PACK_CHUNK, lanes * area, area, 0)
+    ctx.jobs.append(Job(symbol, text, [g, packed], numbers, {g}, {packed},
                         work=matrices * tiles * area * block // 4, own={packed: matrices * tiles * area * block * size}))
     row_tiles = -(-rows_all // rows)
     row_blocks = max(1, min(row_tiles, TASKS // (z.groups * tiles)))

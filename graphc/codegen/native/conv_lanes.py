@@ -14,7 +14,7 @@ from .conv_pack import scalar_type
 from .llvm import Function, module, vec
 
 WORDS = ("n", "groups", "tiles", "y_blocks", "a", "b", "red", "kh", "chunks", "in_n", "in_g", "in_c", "in_ky", "in_y", "in_off",
-         "out_n", "out_o", "out_y", "out_x", "out_off", "lanes", "o_outer")
+         "w_o", "w_c", "w_ky", "w_off", "out_n", "out_o", "out_y", "out_x", "out_off", "lanes", "o_outer")
 
 
 class Shape(NamedTuple):
@@ -26,6 +26,7 @@ class Shape(NamedTuple):
     step: int  # input elements between neighbouring output columns
     taps: int  # filter columns unrolled
     tap_step: int  # input elements between filter columns
+    filter_step: int  # filter columns between those taken one after the other, negative for a reversed filter
     tall: bool  # several filter rows
     wide: bool  # more filter columns than are unrolled
     dense: bool  # a tile's positions lie next to each other in the result
@@ -53,8 +54,6 @@ class _Lanes:
             z["kh"] = "1"
         if not shape.wide:
             z["chunks"] = "1"
-        self.row_of_filter = f.mul(f.mul(z["chunks"], str(shape.taps)), str(self.block))
-        self.filter_c = f.mul(self.row_of_filter, z["kh"])
         self.y_tiles = f.ceil_div(z["a"], shape.rows)
         self.y_per = f.ceil_div(self.y_tiles, z["y_blocks"])
         if not shape.dense:
@@ -87,7 +86,7 @@ class _Lanes:
         n = f.select("i64", outer, f.rem(t, z["n"]), f.div(t, blocks), "i1")
         g, first = f.div(ob, z["tiles"]), f.mul(f.rem(ob, z["tiles"]), str(self.block))
         src = f.at(s, self.src, f.add(z["in_off"], f.add(f.mul(n, z["in_n"]), f.mul(g, z["in_g"]))))
-        w = f.at(s, self.w, f.mul(ob, f.mul(self.filter_c, z["red"])))
+        w = f.at(s, self.w, f.add(f.mul(ob, z["w_o"]), z["w_off"]))
         channel = f.add(f.mul(g, z["lanes"]), first)
         dst = f.at(s, self.dst, f.add(z["out_off"], f.add(f.mul(n, z["out_n"]), f.mul(channel, z["out_o"]))))
         left = f.sub(z["lanes"], first)
@@ -109,13 +108,14 @@ class _Lanes:
     def micro(self, src: str, w: str, dst: str, left: str) -> None:
         """One tile: the sum over channels and filter, then the store."""
         f, z, ty, shape = self.f, self.word, self.ty, self.shape
+        next_tap = shape.filter_step * self.block
         zero = [(ty, "zeroinitializer")] * (self.count() * shape.vectors)
         rows = [f.mul(z["in_y"], str(r)) for r in range(shape.rows)]
 
         def taps(at: list[str], wp: str, values: tuple[str, ...]) -> list[str]:
             now = list(values)
             for k in range(shape.taps):
-                wv = [f.load(ty, f.at(self.s, wp, str(k * self.block + v * self.width))) for v in range(shape.vectors)]
+                wv = [f.load(ty, f.at(self.s, wp, str(k * next_tap + v * self.width))) for v in range(shape.vectors)]
                 for p in range(self.count()):
                     i = p % shape.cols * shape.step + k * shape.tap_step
                     x = f.splat(ty, f.load(self.s, f.at(self.s, at[p // shape.cols], str(i))))
@@ -131,16 +131,16 @@ class _Lanes:
             def chunk(j: str, *x: str) -> list[str]:
                 here = f.at(self.s, base, f.mul(j, str(shape.taps * shape.tap_step)))
                 return taps([f.at(self.s, here, r) for r in rows],
-                            f.at(self.s, wp, f.mul(j, str(shape.taps * self.block))), x)
+                            f.at(self.s, wp, f.mul(j, str(shape.taps * next_tap))), x)
 
             return f.loop("0", z["chunks"], chunk, [(ty, v) for v in values])
 
         def channel(c: str, *values: str) -> list[str]:
-            base, wp = f.at(self.s, src, f.mul(c, z["in_c"])), f.at(self.s, w, f.mul(c, self.filter_c))
+            base, wp = f.at(self.s, src, f.mul(c, z["in_c"])), f.at(self.s, w, f.mul(c, z["w_c"]))
             if not shape.tall:
                 return filter_row(base, wp, values)
             return f.loop("0", z["kh"], lambda i, *x: filter_row(
-                f.at(self.s, base, f.mul(i, z["in_ky"])), f.at(self.s, wp, f.mul(i, self.row_of_filter)), x),
+                f.at(self.s, base, f.mul(i, z["in_ky"])), f.at(self.s, wp, f.mul(i, z["w_ky"])), x),
                 [(ty, v) for v in values])
 
         acc = f.loop("0", z["red"], channel, zero)

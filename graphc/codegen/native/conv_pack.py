@@ -54,35 +54,50 @@ def image_kernel(name: str, width: int, unit: bool) -> tuple[str, str]:
 
 
 @cache
-def filter_kernel(name: str, width: int, vectors: int) -> tuple[str, str]:
-    """(symbol, text): dst[g, tile, r, i, j, lane] from a filter with any strides; lanes beyond the last are 0.
+def channels_kernel(name: str, width: int) -> tuple[str, str]:
+    """(symbol, text): dst[g, tile, r, p, lane] = src[g * sg + (tile * block + lane) * sl + r * sr + p]; 0 in lanes too many.
 
-    Words: src, dst, offset, groups, tiles, lanes of a group, R, KH, KW, then the source's strides of group, lane, r, i, j.
+    Words: src, dst, groups, tiles, lanes of a group, R, P, block (a multiple of ``width``), chunk of p that is one task, then
+    the strides sg, sl, sr.
     """
-    symbol = f"conv_filter_{name}_{width}x{vectors}"
+    symbol = f"conv_channels_{name}_{width}"
     f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
     src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
-    off, groups, tiles, lanes, red, kh, kw, sg, sl, sr, si, sj = (f.arg(2 + k) for k in range(12))
-    it = vec(width, "i64")
-    src = f.at(s, src, off)
-    lo, hi = f.share(f.mul(f.mul(groups, tiles), red))
-    index = f.op("mul", it, f.ramp(it), f.splat(it, sl))
-    block = width * vectors
+    groups, tiles, lanes, red, length, block, chunk, sg, sl, sr = (f.arg(2 + k) for k in range(10))
+    chunks = f.ceil_div(length, chunk)
+    lo, hi = f.share(f.mul(f.mul(f.mul(groups, tiles), red), chunks))
 
     def one(t: str) -> None:
-        tile, r = f.div(t, red), f.rem(t, red)
-        g, first = f.div(tile, tiles), f.mul(f.rem(tile, tiles), str(block))
-        at = f.at(s, src, f.add(f.add(f.mul(g, sg), f.mul(first, sl)), f.mul(r, sr)))
-        to = f.at(s, dst, f.mul(f.mul(t, f.mul(kh, kw)), str(block)))
-        masks = [f.lane_mask(width, f.max(f.sub(f.sub(lanes, first), str(v * width)), "0")) for v in range(vectors)]
+        p_lo, t = f.mul(f.rem(t, chunks), chunk), f.div(t, chunks)
+        p_hi = f.min(f.add(p_lo, chunk), length)
+        r, tile = f.rem(t, red), f.div(t, red)
+        g, first = f.div(tile, tiles), f.mul(f.rem(tile, tiles), block)
+        base = f.at(s, src, f.add(f.mul(g, sg), f.mul(r, sr)))
+        to = f.at(s, dst, f.mul(f.mul(t, length), block))
 
-        def tap(k: str) -> None:
-            base = f.at(s, at, f.add(f.mul(f.div(k, kw), si), f.mul(f.rem(k, kw), sj)))
-            for v in range(vectors):
-                x = f.gather(ty, f.at(s, base, f.mul(sl, str(v * width))), index, masks[v])
-                f.store(ty, x, f.at(s, to, f.add(f.mul(k, str(block)), str(v * width))))
+        def vector(v: str) -> None:
+            lane = f.add(first, v)
+            rows = [f.mul(f.add(lane, str(j)), sl) for j in range(width)]
+            inside = [f.cmp("slt", "i64", f.add(lane, str(j)), lanes) for j in range(width)]
 
-        f.loop("0", f.mul(kh, kw), tap)
+            def square(p: str) -> None:
+                rest = f.sub(p_hi, p)
+                masks = [f.lane_mask(width, f.select("i64", ok, rest, "0", "i1")) for ok in inside]
+                out = [f.load(ty, f.at(s, base, f.add(row, p)), mask) for row, mask in zip(rows, masks)]
+                out = f.transpose(ty, out) if width > 1 else out
+                places = [f.at(s, to, f.add(f.mul(f.add(p, str(j)), block), v)) for j in range(width)]
+                whole = f.cmp("sge", "i64", rest, str(width))
+                with f.when(whole):
+                    for x, place in zip(out, places):
+                        f.store(ty, x, place)
+                with f.when(f.op("xor", "i1", whole, "true")):
+                    for j, (x, place) in enumerate(zip(out, places)):
+                        with f.when(f.cmp("sgt", "i64", rest, str(j))):
+                            f.store(ty, x, place)
+
+            f.loop(p_lo, p_hi, square, step=width)
+
+        f.loop("0", block, vector, step=width)
 
     f.loop(lo, hi, one)
     return symbol, module([f])

@@ -144,44 +144,6 @@ class _Sums:
 
 
 @cache
-def transpose_kernel(name: str, width: int) -> tuple[str, str]:
-    """(symbol, text): dst[m, tile, p, lane] = src[m, tile * block + lane, p]; 0 in lanes beyond the last.
-
-    Words: src, dst, matrices M, tiles, lanes of a matrix, P, block (a multiple of ``width``).
-    """
-    symbol = f"conv_transpose_{name}_{width}"
-    f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
-    src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
-    matrices, tiles, lanes, p_count, block = (f.arg(2 + k) for k in range(5))
-    lo, hi = f.share(f.mul(matrices, tiles))
-
-    def one(t: str) -> None:
-        m, first = f.div(t, tiles), f.mul(f.rem(t, tiles), block)
-
-        def vector(v: str) -> None:
-            left = f.sub(lanes, f.add(first, v))
-            at = f.at(s, src, f.mul(f.add(f.mul(m, lanes), f.add(first, v)), p_count))
-            to = f.at(s, dst, f.add(f.mul(f.mul(t, p_count), block), v))
-            some = [f.cmp("slt", "i64", str(j), left) for j in range(width)]
-
-            def positions(p: str) -> None:
-                rest = f.sub(p_count, p)
-                count = [f.select("i64", ok, rest, "0", "i1") for ok in some]
-                out = f.transpose(ty, [f.load(ty, f.at(s, at, f.add(f.mul(p_count, str(j)), p)), f.lane_mask(width, count[j]))
-                                       for j in range(width)]) if width > 1 else [f.load(ty, f.at(s, at, p), count[0])]
-                for j, x in enumerate(out):
-                    with f.when(f.cmp("sgt", "i64", rest, str(j))):
-                        f.store(ty, x, f.at(s, to, f.mul(f.add(p, str(j)), block)))
-
-            f.loop("0", p_count, positions, step=width)
-
-        f.loop("0", block, vector, step=width)
-
-    f.loop(lo, hi, one)
-    return symbol, module([f])
-
-
-@cache
 def gather_kernel(name: str, width: int) -> tuple[str, str]:
     """(symbol, text): dst[g * lanes + tile * block + lane, k] = src[0, g, tile, k, lane] + src[1, ...] + ... in that order.
 
