@@ -70,10 +70,11 @@ def channels_kernel(name: str, width: int) -> tuple[str, str]:
     def one(t: str) -> None:
         p_lo, t = f.mul(f.rem(t, chunks), chunk), f.div(t, chunks)
         p_hi = f.min(f.add(p_lo, chunk), length)
-        r, tile = f.rem(t, red), f.div(t, red)
-        g, first = f.div(tile, tiles), f.mul(f.rem(tile, tiles), block)
+        tile, t = f.rem(t, tiles), f.div(t, tiles)  # the innermost: the source is read in its order
+        r, g = f.rem(t, red), f.div(t, red)
+        first = f.mul(tile, block)
         base = f.at(s, src, f.add(f.mul(g, sg), f.mul(r, sr)))
-        to = f.at(s, dst, f.mul(f.mul(t, length), block))
+        to = f.at(s, dst, f.mul(f.mul(f.add(f.mul(f.add(f.mul(g, tiles), tile), red), r), length), block))
 
         def vector(v: str) -> None:
             lane = f.add(first, v)
