@@ -1,0 +1,268 @@
+"""Running a function on one example and replaying what it recorded on all of them.
+
+The function runs on the first example, inside the region being recorded: its nodes are ordinary nodes of that region, and
+so values it takes from outside need no special care. Then the nodes its results need are recorded once more by the rules of
+``_batching.py``; nodes that do not depend on an example are used as they are, and the example's own nodes, which nothing
+reads any more, fall to dead-code elimination.
+
+The tape is replayed along: a node that is on the example's tape is recorded again with gradients on, its inputs carrying
+the edges that correspond to those of the example's gradient node. So ``detach``, ``no_grad`` and transforms inside the
+function mean what they say, and values from outside get their gradients.
+"""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import AutogradError
+from ..ir import build as P
+from ..ir.node import Node, PoisonedValue, Value
+from ..ir.optable import OPS
+from ..ir.recorder import apply, state
+from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value, next_sequence
+from ..ops._generator import rng_slots
+from ..tensor import Tensor
+from ._batching import batched, lift
+
+_RANDOM_ERROR = ("vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' "
+                 "randomness flags on vmap or perform the randomness operation out of vmap")
+_ESCAPED = ("vmap: a value that depends on a mapped input was written to, or kept in, something that lives outside of the "
+            "function; return it instead")
+_IN_PLACE = ("vmap: inplace arithmetic(self, *extra_args) is not possible because there exists a Tensor `other` in extra_args "
+             "that has more elements than `self`. This happened due to `other` being vmapped over but `self` not being vmapped "
+             "over in a vmap. Please try to use out-of-place operators instead of inplace arithmetic.")
+
+
+def example_of(v: Value) -> Value:
+    """The first example of a batched value (zeros if there is none)."""
+    sh = v.aval.shape
+    if not sh[0]:
+        return P.full(sh[1:], 0, v.aval.dtype, v.aval.device)
+    return P.reshape(P.narrow(v, 0, 0, 1), sh[1:])
+
+
+class Recording:
+    """What is recorded between its creation and :meth:`replay`."""
+
+    def __init__(self, size: int, randomness: str, inputs: Sequence[Value], examples: Sequence[Value], first_live: int):
+        reg = state.region
+        self.region, self.size, self.randomness = reg, size, randomness
+        self.start, self.first_live, self.first_write = reg.slots, first_live, len(reg.writes)
+        self.sequence = next_sequence()
+        self.values: dict[int, Value] = {}  # slot of an example's value -> value for all examples, without edge
+        self.edges: dict[Any, Any] = {}  # the example's gradient edge (by _key) -> edge for all examples
+        self.tape: dict[int, GradNode] = {}  # slot of a node -> its gradient node
+        self.random: dict[tuple[int, int], tuple[Value, Value]] = {}  # seed and offset slots -> fresh ones
+        for v, ex in zip(inputs, examples):
+            self.values[ex.slot] = alias_value(v)
+            if ex.gfn is not None:
+                self.edges[_key(ex.gfn)] = v.gfn
+
+    def nodes(self) -> list[Node]:
+        """The nodes recorded so far, in order."""
+        out: list[Node] = []
+        node: Node | None = self.region.cursor
+        while node is not None and node.op is not None and node.slot >= self.start:
+            out.append(node)
+            node = node.parent
+        return out[::-1]
+
+    def replay(self, outs: Sequence[Value]) -> list[tuple[Value, bool]]:
+        """Record for all examples what ``outs`` need: each one's value and whether it depends on the example."""
+        nodes = self.nodes()
+        depends = self._depending(nodes)
+        mine = [v.region is self.region and v.slot in depends for v in outs]
+        custom = self._collect_tape(outs)
+        needed = _needed(nodes, [v.slot for v, m in zip(outs, mine) if m], depends)
+        before = state.grad
+        try:
+            for node in nodes:
+                if node.slot in needed:
+                    self._settle_custom(custom, node.slot)
+                    self._node(node)
+            self._settle_custom(custom, self.region.slots)
+        finally:
+            state.grad = before
+        return [(self._output(v), True) if m else (v, False) for v, m in zip(outs, mine)]
+
+    def _depending(self, nodes: list[Node]) -> set[int]:
+        """Slots that differ between examples. Raises RuntimeError for random ops that were not allowed."""
+        found = set(self.values)
+        for node in nodes:
+            random = node.op is OPS["rng_bits"] or node.op is OPS["dropout"]
+            if random and self.randomness == "error":
+                raise RuntimeError(_RANDOM_ERROR)
+            if random and self.randomness == "different" or any(s in found for s in node.ins):
+                found.update(range(node.slot, node.end))
+        self.depends = found
+        return found
+
+    # ------------------------------------------------------------------------------------------------------------- tape
+    def _collect_tape(self, outs: Sequence[Value]) -> list[tuple[int, GradNode]]:
+        """Fill ``tape`` with the gradient nodes of this recording that outputs reach. Returns those of custom functions,
+        each with the slot of the last op before it, in order."""
+        found: list[GradNode] = []
+        seen: set[int] = set()
+        stack = [v.gfn for v in outs]
+        while stack:
+            e = stack.pop()
+            gn = e.gn if e.__class__ is OutputEdge else e
+            if gn.__class__ is not GradNode or gn.seq < self.sequence or id(gn) in seen:
+                continue
+            seen.add(id(gn))
+            found.append(gn)
+            stack.extend(gn.edges or ())
+        found.sort(key=lambda g: g.seq)
+        custom: list[tuple[int, GradNode]] = []
+        last = self.start - 1
+        for gn in found:
+            if gn.rule is not None:
+                custom.append((last, gn))
+            elif not gn.released:
+                last = gn.node.slot
+                self.tape[last] = gn
+        return custom
+
+    def _settle_custom(self, pending: list[tuple[int, GradNode]], before: int) -> None:
+        """Edges for the custom functions called before slot ``before``."""
+        while pending and pending[0][0] < before:
+            _, gn = pending.pop(0)
+            edges = tuple([self._edge(e) for e in gn.edges or ()])
+            if all(a is b for a, b in zip(edges, gn.edges or ())):
+                continue  # depends on no example
+            self.edges[gn] = _refusing(gn, edges)
+
+    def _edge(self, e: Any) -> Any:
+        """The edge for all examples that corresponds to the example's edge ``e``."""
+        if e is None:
+            return None
+        key = _key(e)
+        if key in self.edges:
+            return self.edges[key]
+        if e.__class__ is OutputEdge and e.gn in self.edges:
+            return OutputEdge(self.edges[e.gn], e.index)
+        if e.__class__ is AccumulateGrad and e.seq >= self.sequence:
+            return None  # a leaf made inside: nobody outside can ask for its gradient
+        return e
+
+    def _with_edge(self, v: Value, edge: Any) -> Value:
+        out = alias_value(v)
+        out.gfn = edge
+        return out
+
+    def _value(self, slot: int, node: Node, k: int) -> tuple[Value, bool]:
+        found = self.values.get(slot)
+        if found is not None:
+            return found, True
+        v = Value(node.in_avals[k], self.region, slot)
+        self.region.live.append(weakref.ref(v))
+        return v, False
+
+    # ------------------------------------------------------------------------------------------------------------ nodes
+    def _node(self, node: Node) -> None:
+        gn = self.tape.get(node.slot)
+        pairs = [self._value(s, node, k) for k, s in enumerate(node.ins)]
+        ins, flags = [v for v, _ in pairs], [f for _, f in pairs]
+        state.grad = gn is not None
+        if gn is not None:
+            ins = [self._with_edge(v, self._edge(e)) for v, e in zip(ins, gn.edges or ())]
+        assert node.op is not None
+        if node.op is OPS["rng_bits"] or node.op is OPS["dropout"]:
+            outs: Sequence[Value] = (self._random(node, ins, flags),)
+        else:
+            outs = batched(node.op, node.attrs, ins, flags, self.size)
+        for k, o in zip(range(node.end - node.slot), outs):
+            self.values[node.slot + k] = alias_value(o)
+            if gn is not None:
+                self.edges[(gn, k) if node.op.n_out != 1 else gn] = o.gfn
+
+    def _random(self, node: Node, ins: list[Value], flags: list[bool]) -> Value:
+        """Random bits, and dropout, which contains them: shared by the examples or drawn for each."""
+        dropout = node.op is OPS["dropout"]
+        x = ins[0] if dropout else None
+        shape = node.attrs[0] if node.attrs[0] is not None else node.in_avals[0].shape
+        if self.randomness == "different":
+            at = (node.ins[1], node.ins[2]) if dropout else (node.ins[0], node.ins[1])
+            if at not in self.random:  # the gradient of dropout draws the same bits again
+                n = self.size
+                for d in shape:
+                    n *= d
+                self.random[at] = rng_slots(n, None)
+            slots = self.random[at]
+            shape = (self.size, *shape)
+        else:
+            slots = tuple(ins[1:3] if dropout else ins)  # type: ignore[assignment]
+        if x is None:
+            return apply(OPS["rng_bits"], slots, (shape,))
+        x, p = lift(x, flags[0], self.size), ins[3]
+        if flags[3]:  # the row takes one probability; its meaning takes any that broadcasts
+            p = P.reshape(p, (self.size, *[1] * (x.aval.ndim - 1)))
+            return OPS["dropout"].expand((shape,), x, *slots, p)  # type: ignore[attr-defined]
+        return apply(OPS["dropout"], (x, *slots, p), (shape,))
+
+    def _output(self, v: Value) -> Value:
+        return self._with_edge(self.values[v.slot], self._edge(v.gfn))
+
+    # ------------------------------------------------------------------------------------------------- what may not leave
+    def check_writes(self) -> None:
+        """Undo writes of values that depend on an example to tensors from outside. Raises RuntimeError if there are any."""
+        log = self.region.writes
+        suspects = []
+        for holder, old in log[self.first_write:]:
+            now = holder._v if isinstance(holder, Tensor) else holder.value
+            if now.region is self.region and now.slot in self.depends:
+                suspects.append((weakref.ref(holder), old))
+        if not suspects:
+            return
+        inside = {id(ref()) for ref, _ in suspects}
+        log[self.first_write:] = [(h, o) for h, o in log[self.first_write:] if id(h) not in inside]
+        holder = now = None
+        alive = [(h, old) for ref, old in suspects if (h := ref()) is not None]  # those made inside are gone by now
+        for h, old in reversed(alive):
+            if isinstance(h, Tensor):
+                h._v = old
+            else:
+                h.value = old
+                h.version += 1
+        if alive:
+            raise RuntimeError(_IN_PLACE)
+
+    def close(self) -> None:
+        """Values of an example that somebody still holds must not be mistaken for results: reading them is an error."""
+        for ref in self.region.live[self.first_live:]:
+            v = ref()
+            if v is not None and v.region is self.region and v.slot in self.depends:
+                v.region = None
+                v.__class__ = PoisonedValue  # type: ignore[assignment]
+                v.buffer = RuntimeError(_ESCAPED)
+
+
+def _key(edge: Any) -> Any:
+    return (edge.gn, edge.index) if edge.__class__ is OutputEdge else edge
+
+
+def _needed(nodes: list[Node], wanted: Sequence[int], depends: set[int]) -> set[int]:
+    """First slots of the nodes to replay: those that depend on an example and that ``wanted`` slots need."""
+    slots = set(wanted)
+    out: set[int] = set()
+    for node in reversed(nodes):
+        if node.slot in depends and any(s in slots for s in range(node.slot, node.end)):
+            out.add(node.slot)
+            slots.update(node.ins)
+    return out
+
+
+def _refusing(gn: GradNode, edges: tuple[Any, ...]) -> GradNode:
+    """A gradient node for a custom Function that was mapped: its backward was written for one example."""
+    out = GradNode.__new__(GradNode)
+    out.node, out.edges = gn.node, edges
+    out.ins = out.out = out.hooks = out.pre_hooks = None
+    out.seq = next_sequence()
+
+    def refuse(node: GradNode, g: Any) -> Any:
+        raise AutogradError(f"vmap: cannot differentiate through {gn.name()} from outside of vmap: the backward of a custom "
+                            "autograd.Function works on one example. Differentiate inside: vmap(grad(f)).")
+
+    out.rule = refuse
+    return out
