@@ -246,6 +246,10 @@ class Driver:
     def fill(self, dst: int, byte: int, nbytes: int, stream: Any) -> None:
         self.call("cuMemsetD8Async", dst, byte, nbytes, stream)
 
+    def pointer_device(self, pointer: int) -> int:
+        """Number of the device that ``pointer`` belongs to."""
+        return int(self.call("cuPointerGetAttribute", self.cu.CUpointer_attribute(9), pointer))
+
     # ----------------------------------------------------------------------------------------------- streams, events
     def stream(self, priority: int = 0) -> Any:
         """A new stream that does not wait for the default one; lower numbers run first, the device limits them."""
@@ -308,8 +312,8 @@ class Driver:
 
     # --------------------------------------------------------------------------------------------------------- graphs
     def begin_capture(self, stream: Any) -> None:
-        """Record what this thread sends to ``stream`` instead of running it; other threads may go on working."""
-        self.call("cuStreamBeginCapture", stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        """Record what is sent to ``stream`` instead of running it; everything else goes on (relaxed mode)."""
+        self.call("cuStreamBeginCapture", stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
 
     def update_graph(self, executable: Any, graph: Any) -> bool:
         """Put the arguments of ``graph`` into ``executable``; False if their structures differ."""
