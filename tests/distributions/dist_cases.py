@@ -11,6 +11,7 @@ COUNTS = [0.0, 2.0, 5.0]
 ROWS = [[0.2, 0.5, 1.3], [2.0, 0.4, 0.1], [1.0, 1.5, 3.0]]
 SIMPLEX = [[0.2, 0.5, 0.3], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]
 ONE_HOT = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+TRIL = [[[1.2, 0.0, 0.0], [0.4, 0.7, 0.0], [-0.3, 0.2, 1.5]]] * 3
 
 CASES: list[Case] = [
     ("Normal", lambda d, a, b: d.Normal(a, b), [[0.5, -1.0, 2.0], POS], V),
@@ -36,4 +37,43 @@ CASES: list[Case] = [
     ("Binomial logits", lambda d, a: d.Binomial(5, logits=a), [V], COUNTS),
     ("NegativeBinomial", lambda d, a: d.NegativeBinomial(3.5, logits=a), [V], COUNTS),
     ("Multinomial", lambda d, a: d.Multinomial(6, a), [ROWS], [[1.0, 2.0, 3.0], [0.0, 6.0, 0.0], [4.0, 1.0, 1.0]]),
+    ("LogNormal", lambda d, a, b: d.LogNormal(a, b), [[0.5, -1.0, 2.0], POS], POS),
+    ("HalfNormal", lambda d, a: d.HalfNormal(a), [POS], [0.1, 2.0, 0.7]),
+    ("HalfCauchy", lambda d, a: d.HalfCauchy(a), [POS], [0.1, 2.0, 0.7]),
+    ("Gumbel", lambda d, a, b: d.Gumbel(a, b), [[0.5, -1.0, 2.0], POS], V),
+    ("Pareto", lambda d, a, b: d.Pareto(a, b), [POS, [2.5, 3.0, 4.0]], [0.5, 2.0, 7.0]),
+    ("Weibull", lambda d, a, b: d.Weibull(a, b), [POS, [2.5, 3.0, 1.5]], [0.5, 2.0, 1.0]),
+    ("InverseGamma", lambda d, a, b: d.InverseGamma(a, b), [[3.0, 2.5, 4.0], POS], [0.5, 2.0, 1.0]),
+    ("Kumaraswamy", lambda d, a, b: d.Kumaraswamy(a, b), [[1.4, 1.7, 3.0], [1.2, 1.3, 2.0]], UNIT),
+    ("LogisticNormal", lambda d, a, b: d.LogisticNormal(a, b), [[[0.5, -1.0]] * 3, [[0.4, 1.7]] * 3], SIMPLEX),
+    ("RelaxedBernoulli", lambda d, t, a: d.RelaxedBernoulli(t, a), [0.7, UNIT], UNIT),
+    ("RelaxedOneHotCategorical", lambda d, t, a: d.RelaxedOneHotCategorical(t, logits=a), [0.7, ROWS], SIMPLEX),
+    ("MultivariateNormal scale_tril", lambda d, a, b: d.MultivariateNormal(a, scale_tril=b.tril()), [ROWS, TRIL], ROWS),
+    ("MultivariateNormal covariance", lambda d, a, b: d.MultivariateNormal(a, b @ b.mT), [ROWS, TRIL], ROWS),
+    ("MultivariateNormal precision", lambda d, a, b: d.MultivariateNormal(a, precision_matrix=b @ b.mT), [ROWS, TRIL], ROWS),
+    ("Independent", lambda d, a, b: d.Independent(d.Normal(a, b), 1), [ROWS, ROWS], ROWS),
+    ("TransformedDistribution", lambda d, a, b: d.TransformedDistribution(
+        d.Normal(a, b), [d.TanhTransform(), d.AffineTransform(1.0, 2.0)]), [[0.5, -1.0, 2.0], POS], [0.5, 1.2, 2.5]),
+    ("MixtureSameFamily", lambda d, w, a, b: d.MixtureSameFamily(d.Categorical(w), d.Normal(a, b)), [ROWS, ROWS, ROWS], V),
+]
+
+# name, constructors of p and q of (module, parameters), parameters
+KL: list[tuple[str, Any, Any, list[Any]]] = [
+    (name, make, make, params) for name, make, params, _ in CASES
+    if name.split()[0] not in ("StudentT", "NegativeBinomial", "Multinomial", "HalfCauchy", "Weibull", "Kumaraswamy",
+                               "LogisticNormal", "RelaxedBernoulli", "RelaxedOneHotCategorical", "MixtureSameFamily",
+                               "InverseGamma", "Uniform", "Pareto")]
+KL += [
+    ("Uniform Uniform", lambda d, a, b: d.Uniform(a, b), lambda d, a, b: d.Uniform(a - 0.3, b + 0.2), [[-2.0, -3.0], [0.7, 2.0]]),
+    ("Uniform outside", lambda d, a, b: d.Uniform(a, b), lambda d, a, b: d.Uniform(a + 0.3, b + 0.2), [[-2.0, -3.0], [0.7, 2.0]]),
+    ("Pareto", lambda d, a, b: d.Pareto(a, b), lambda d, a, b: d.Pareto(a - 0.1, b + 1), [POS, [2.5, 3.0, 4.0]]),
+    ("Uniform Normal", lambda d, a, b: d.Uniform(a, a + b), lambda d, a, b: d.Normal(a, b), [V, POS]),
+    ("Normal Laplace", lambda d, a, b: d.Normal(a, b), lambda d, a, b: d.Laplace(a + 0.5, b * 2), [V, POS]),
+    ("Laplace Normal", lambda d, a, b: d.Laplace(a, b), lambda d, a, b: d.Normal(a + 0.5, b * 2), [V, POS]),
+    ("Exponential Normal", lambda d, a, b: d.Exponential(b), lambda d, a, b: d.Normal(a + 0.5, b * 2), [V, POS]),
+    ("Gamma Normal", lambda d, a, b: d.Gamma(b + 1, b), lambda d, a, b: d.Normal(a + 0.5, b * 2), [V, POS]),
+    ("Beta Normal", lambda d, a, b: d.Beta(b + 1, b), lambda d, a, b: d.Normal(a + 0.5, b * 2), [V, POS]),
+    ("Exponential Gamma", lambda d, b: d.Exponential(b), lambda d, b: d.Gamma(b * 2, b + 1), [POS]),
+    ("Gamma Exponential", lambda d, b: d.Gamma(b + 1, b * 2), lambda d, b: d.Exponential(b), [POS]),
+    ("Normal Uniform", lambda d, a, b: d.Normal(a, b), lambda d, a, b: d.Uniform(a, a + b), [V, POS]),
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dist_cases import CASES
+from dist_cases import CASES, KL
 
 import graphc
 import graphc.distributions as ours
@@ -68,7 +68,8 @@ def test_log_prob(case: Any) -> None:
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 @pytest.mark.parametrize("what", ["mean", "variance", "stddev", "mode"])
 def test_moments(case: Any, what: str) -> None:
-    compare(case, lambda d: getattr(d, what))
+    if (case[0], what) != ("Kumaraswamy", "mode"):  # torch 2.13 takes the logarithm of a negative number there
+        compare(case, lambda d: getattr(d, what))
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
@@ -78,7 +79,7 @@ def test_entropy(case: Any) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_cdf(case: Any) -> None:
-    compare(case, lambda d, x: d.cdf(x), also=[case[3]], gradient=case[0] not in ("Gamma", "Chi2"))
+    compare(case, lambda d, x: d.cdf(x), also=[case[3]], gradient=case[0] not in ("Gamma", "Chi2", "InverseGamma"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
@@ -99,3 +100,17 @@ def test_expand_and_shapes(case: Any) -> None:
                 tuple(big.log_prob(x).shape), str(d.sample().dtype), repr(d)]
         np.testing.assert_allclose(numbers(big.log_prob(x)), np.broadcast_to(numbers(d.log_prob(x)), big.batch_shape))
     assert got == want
+
+
+@pytest.mark.parametrize("case", KL, ids=[c[0] for c in KL])
+def test_kl(case: Any) -> None:
+    name, make_p, make_q, params = case
+    shifted = [(0.8 * np.asarray(p) + 0.1).tolist() for p in params] if make_p is make_q else params
+
+    def divergence(d: Any, *leaves: Any) -> Any:
+        n = len(params)
+        module = torch.distributions if isinstance(leaves[0], torch.Tensor) else ours
+        return module.kl_divergence(make_p(module, *leaves[:n]), make_q(module, *leaves[n:]))
+
+    both = (name, lambda d, *leaves: leaves, params + shifted, None)
+    compare(both, lambda leaves: divergence(None, *leaves))
