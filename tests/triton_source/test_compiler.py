@@ -63,17 +63,17 @@ def test_quality(name: str, target: Target) -> None:
             assert c.facts["wide_loads"] and c.facts["wide_stores"], (c.symbol, c.facts)
 
 
-def copy_kernel(name: str = "copy", body: str = "tl.store(o + i, tl.load(a + i))", block: int = 1024, divisible: bool = True) -> Printed:
+def copy_kernel(name: str = "copy", body: str = "tl.store(o + i, tl.load(a + i))", block: int = 1024, divisor: int = 16) -> Printed:
     source = ("import triton\nimport triton.language as tl\n\n\n@triton.jit\n"
               f"def {name}(a, o, BX: tl.constexpr):\n    i = tl.program_id(0) * BX + tl.arange(0, BX)\n    {body}\n")
-    args = (Arg("a", "*fp32", 0, divisible), Arg("o", "*fp32", 1, divisible))
+    args = (Arg("a", "*fp32", 0, divisor), Arg("o", "*fp32", 1, divisor))
     return Printed(name, source, args, (("BX", block),), ((block, block),), 4)
 
 
 @pytest.mark.usefixtures("triton_installed")
 def test_16_byte_accesses_need_the_hint(tmp_path: Path) -> None:
     c = Compiler(H100, KernelCache(tmp_path, ""))
-    with_hint, without = copy_kernel("hinted"), copy_kernel("bare", divisible=False)
+    with_hint, without = copy_kernel("hinted"), copy_kernel("bare", divisor=1)
     got = c.get([with_hint, without])
     assert got["hinted"].facts["wide_loads"] == got["hinted"].facts["loads"] > 0
     assert got["bare"].facts["wide_loads"] == 0 < got["bare"].facts["loads"]
@@ -104,8 +104,8 @@ def test_failure_names_kernel_and_stays_quiet(capfd, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("triton_installed")
 def test_too_much_shared_memory(tmp_path: Path) -> None:
-    body = ("j = tl.arange(0, 128)\n    p = a + j[:, None] * 512 + tl.arange(0, 512)[None, :]\n"
-            "    x = tl.load(p)\n    acc = tl.dot(x, tl.trans(x))\n    tl.store(o + j[:, None] * 128 + j[None, :], acc)")
+    body = ("j = tl.arange(0, 16)\n    p = a + j[:, None] * 1024 + tl.arange(0, 1024)[None, :]\n"
+            "    x = tl.load(p)\n    acc = tl.dot(x, tl.trans(x))\n    tl.store(o + j[:, None] * 16 + j[None, :], acc)")
     with pytest.raises(CompileError, match="bytes of shared memory, the device has 101376"):
         Compiler(Target("cuda", 86), KernelCache(tmp_path, "")).get([copy_kernel("big", body)])
 

@@ -27,13 +27,14 @@ from typing import Any, NamedTuple
 from ...errors import CompileError
 from ...ir.location import format_location
 from ...runtime.kernel_cache import KernelCache, default_directory, enabled
-from .printer import Printed
+from .printer import Printed, stable
 
 FLOOR, CEILING = (3, 6), (3, 11)
-FORMAT = 1  # raise when what is stored or how kernels are compiled changes
+FORMAT = 2  # raise when what is stored or how kernels are compiled changes
 # Bytes of shared memory one program may have, by compute capability (CUDA C++ Programming Guide, table of technical
 # specifications, minus the 1 KiB the system keeps); CDNA3: 64 KiB of LDS.
 SHARED_LIMIT = {80: 166912, 86: 101376, 87: 166912, 89: 101376, 90: 232448, 100: 232448, 103: 232448, 120: 101376}
+PROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170}  # streaming multiprocessors of the largest usual part
 MAX_THREADS = 16
 _HEADER = struct.Struct("<I")  # length of the JSON facts, which the machine code follows
 
@@ -53,6 +54,11 @@ class Target(NamedTuple):
     def shared_limit(self) -> int:
         """Bytes of shared memory a program may use."""
         return SHARED_LIMIT.get(self.arch, 101376) if isinstance(self.arch, int) else 65536
+
+    @property
+    def processors(self) -> int:
+        """How many programs of full size run at the same time."""
+        return PROCESSORS.get(self.arch, 108) if isinstance(self.arch, int) else 304
 
     def __str__(self) -> str:
         return f"sm_{self.arch}" if self.backend == "cuda" else str(self.arch)
@@ -150,7 +156,7 @@ def _source(p: Printed) -> Any:
     fn = _function(p)
     signature = {a.name: a.type for a in p.args} | {name: "constexpr" for name, _ in p.constants}
     at = {name: i for i, name in enumerate(fn.arg_names)}
-    hints = {(at[a.name],): [["tt.divisibility", 16]] for a in p.args if a.divisible}
+    hints = {(at[a.name],): [["tt.divisibility", a.divisor]] for a in p.args if a.divisor > 1}
     return ASTSource(fn, {n: signature[n] for n in fn.arg_names}, {(at[n],): v for n, v in p.constants}, hints)
 
 
@@ -158,19 +164,28 @@ def _assemble(ptx: str, arch: int) -> tuple[bytes, int, int]:
     """(machine code, registers, spilled bytes) from the assembler that comes with Triton."""
     from triton.backends.nvidia.compiler import get_ptxas
 
-    tool = get_ptxas(arch).path
+    found = get_ptxas(arch)
     target = f"sm_{arch}a" if arch >= 90 else f"sm_{arch}"
-    newer = ["--regAllocOptLevel=2"] if version_pair(version()) >= (3, 8) else []  # Triton's remedy for a defect of ptxas 13
+    # The level of register allocation is Triton's remedy for a defect of ptxas 13.
+    flags = ["-v", "-lineinfo", "--fmad=false", *(["--regAllocOptLevel=2"] if version_pair(found.version) >= (13, 0) else [])]
     with tempfile.TemporaryDirectory(prefix="graphc") as folder:
-        source, out = os.path.join(folder, "k.ptx"), os.path.join(folder, "k.cubin")
+        source = os.path.join(folder, "k.ptx")
         with open(source, "w") as file:
             file.write(ptx)
-        command = [tool, "-v", "-lineinfo", "--fmad=false", *newer, f"--gpu-name={target}", source, "-o", out]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"ptxas failed with code {done.returncode}: {done.stderr.strip()[:500]}")
-        with open(out, "rb") as file:
-            code = file.read()
+        best = _ptxas([found.path, *flags, f"--gpu-name={target}", source], folder)
+        if best[2]:  # ptxas spills a few bytes where it aims at more programs per processor: ask for less of that
+            again = _ptxas([found.path, *flags, "--register-usage-level=0", f"--gpu-name={target}", source], folder)
+            best = min(best, again, key=lambda r: r[2])
+    return best
+
+
+def _ptxas(command: list[str], folder: str) -> tuple[bytes, int, int]:
+    out = os.path.join(folder, "k.cubin")
+    done = subprocess.run([*command, "-o", out], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"ptxas failed with code {done.returncode}: {done.stderr.strip()[:500]}")
+    with open(out, "rb") as file:
+        code = file.read()
     registers = re.search(r"Used (\d+) registers", done.stderr)
     return code, int(registers[1]) if registers else 0, sum(int(n) for n in re.findall(r"(\d+) bytes spill", done.stderr))
 
@@ -244,7 +259,7 @@ class Compiler:
 
     def _key(self, p: Printed) -> str:
         assert self.cache is not None
-        return self.cache.key(repr((p.symbol, re.sub(r"  # [^\n]*", "", p.source), [(a.type, a.divisible) for a in p.args],
+        return self.cache.key(repr((p.symbol, stable(p.source), [(a.type, a.divisor) for a in p.args],
                                     p.constants, p.warps, p.stages)))
 
     def _reload(self, p: Printed) -> bool:

@@ -36,7 +36,7 @@ class Arg:
     name: str
     type: str
     value: Any
-    divisible: bool  # by 16: of an address in bytes, of a number as it is
+    divisor: int  # a power of two up to 16 that divides it: an address in bytes, a number as it is; 1: nothing known
 
 
 @dataclass(frozen=True)
@@ -475,16 +475,16 @@ class Printer:
     def finished(self) -> Printed:
         k, t = self.k, self.t
         reads, writes = k.reads, k.writes
-        args = [Arg(n, opcodes.pointer_type(b.dtype), b.slot, True)
+        args = [Arg(n, opcodes.pointer_type(b.dtype), b.slot, 16)
                 for i, (n, b) in enumerate(zip(self.buffer_names, k.buffers)) if i in reads or i in writes]
         checks = any(s.op == "check" for s in k.stmts)
         if checks:
-            args.append(Arg("err", "*i32", "err", True))
+            args.append(Arg("err", "*i32", "err", 16))
         size = "i64" if self.big else "i32"
-        args.append(Arg("nx", size, self.nx, self.nx % 16 == 0))
+        args.append(Arg("nx", size, self.nx, 16 if self.nx % 16 == 0 else 1))
         constants = [("BX", t.bx)]
         if self.bounded_y:
-            args.append(Arg("ny", size, self.ny, self.ny % 16 == 0))
+            args.append(Arg("ny", size, self.ny, 16 if self.ny % 16 == 0 else 1))
         if self.rank == 2:
             constants.append(("BY", t.by))
         grid: list[tuple[str | int, int]] = [("nx", t.bx)]
@@ -513,12 +513,16 @@ def assemble(name: str, doc: Sequence[str], lines: Sequence[str], args: Sequence
     head = f'@triton.jit\ndef KERNEL({params}):\n    """{doc[0]}'
     head += '"""\n' if len(doc) == 1 else "\n" + "".join(f"    {d}\n" for d in doc[1:]) + '    """\n'
     text = support.module(head + "\n".join(lines) + "\n", helpers)
-    stable = re.sub(r"  # [^\n]*", "", text)  # the user's lines do not change the code
-    digest = hashlib.sha256(repr((stable, constants, warps, stages, [(a.type, a.divisible) for a in args])).encode())
+    digest = hashlib.sha256(repr((stable(text), constants, warps, stages, [(a.type, a.divisor) for a in args])).encode())
     tail = re.sub(r"\W", "_", name.split("_", 1)[-1])[:40]
     symbol = f"{tail}_{digest.hexdigest()[:12]}"
     return Printed(symbol, text.replace("def KERNEL(", f"def {symbol}(", 1), tuple(args), tuple(constants), tuple(grid), warps,
                    stages, checks, kernel)
+
+
+def stable(source: str) -> str:
+    """A source without what does not change its code: comments (the user's lines) and docstrings (sizes)."""
+    return re.sub(r'  # [^\n]*|\n    """.*?"""', "", source, flags=re.DOTALL)
 
 
 def print_kernel(k: Kernel, tiling: Tiling | None = None) -> Printed:
@@ -526,4 +530,4 @@ def print_kernel(k: Kernel, tiling: Tiling | None = None) -> Printed:
     return Printer(k, tiling).build()
 
 
-__all__ = ["Arg", "Printed", "Printer", "assemble", "expressions_of", "print_kernel"]
+__all__ = ["Arg", "Printed", "Printer", "assemble", "expressions_of", "print_kernel", "stable"]
