@@ -104,7 +104,7 @@ def test_failure_names_kernel_and_stays_quiet(capfd, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("triton_installed")
 def test_too_much_shared_memory(tmp_path: Path) -> None:
-    body = ("j = tl.arange(0, 16)\n    p = a + j[:, None] * 1024 + tl.arange(0, 1024)[None, :]\n"
+    body = ("j = tl.arange(0, 16)\n    p = a + j[:, None] * 2048 + tl.arange(0, 2048)[None, :]\n"
             "    x = tl.load(p)\n    acc = tl.dot(x, tl.trans(x))\n    tl.store(o + j[:, None] * 16 + j[None, :], acc)")
     with pytest.raises(CompileError, match="bytes of shared memory, the device has 101376"):
         Compiler(Target("cuda", 86), KernelCache(tmp_path, "")).get([copy_kernel("big", body)])
