@@ -94,6 +94,7 @@ class _State(threading.local):
 
 
 state = _State()
+CASTS: list[Callable[[Op, tuple[Value, ...]], tuple[Value, ...]]] = []  # autocast's, while a block is open somewhere
 _scalar_avals: dict[dtype, Aval] = {}
 
 
@@ -111,6 +112,8 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
 
     Raises the op's own shape or dtype error at once, before anything is recorded.
     """
+    if CASTS and not state.tracing:  # expansions of composites keep the dtypes they were recorded with
+        ins = CASTS[0](op, ins)
     reg = state.region
     if len(ins) == 2:
         a, b = ins
