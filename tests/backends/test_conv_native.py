@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from graphc.codegen.native.conv import conv_jobs
+from graphc.codegen.native.gemm_kernel import DTYPES
 from graphc.device import device
 from graphc.dtypes import from_numpy
 from graphc.ir.node import aval
@@ -127,6 +128,44 @@ def test_infinite_and_nan_operands_spread_as_in_numpy(bad: float) -> None:
         np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-def test_other_operands_are_left_to_numpy() -> None:
-    attrs, arrays = operands(CASES[1], "conv")
-    assert native("conv", attrs, [a.astype(np.float16) for a in arrays], BITS[-1], 1) is None
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_precision_is_rounded_once(op: str, name: str) -> None:
+    dt = DTYPES[name].np
+    attrs, arrays = operands(CASES[2], op)
+    cast = [a.astype(dt) for a in arrays]
+    want = OPS[op].eval_np(attrs, *[a.astype(np.float64) for a in cast])
+    got = native(op, attrs, cast, BITS[-1], 2)
+    assert got is not None and got.dtype == dt
+    step = 2.0 ** (-11 if name == "float16" else -8)  # half a unit in the last place, relatively
+    np.testing.assert_allclose(got.astype(np.float64), want, rtol=step * 1.01, atol=np.abs(want).max() * 1e-5)
+
+
+# size, kernel, stride, pad_lo, pad_hi, dilation, channels in and out, groups
+VOLUMES = [
+    ((4, 6, 9), (3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), 4, 20, 1),
+    ((5, 7, 8), (2, 3, 4), (2, 1, 2), (1, 0, 2), (0, 1, 1), (2, 2, 1), 4, 6, 2),
+    ((5, 7, 20), (3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1), 3, 3, 3),
+    ((4, 3, 5), (1, 1, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 1, 1), 5, 33, 1),
+    ((4, 3, 5), (1, 1, 1), (2, 2, 2), (0, 0, 0), (0, 0, 0), (1, 1, 1), 5, 33, 1),
+    ((1, 2, 2), (3, 1, 2), (3, 1, 1), (2, 1, 0), (3, 0, 1), (1, 1, 1), 2, 17, 1),
+]
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("case", VOLUMES, ids=[str(k) for k in range(len(VOLUMES))])
+def test_three_axes(case: tuple, op: str) -> None:
+    size, kernel, stride, lo, hi, dilation, c, o, groups = case
+    rng = np.random.default_rng(2)
+    attrs = (stride, lo, hi, dilation, groups)
+    x, f = rng.standard_normal((2, c, *size)), rng.standard_normal((o, c // groups, *kernel))
+    g = rng.standard_normal(OPS["conv"].eval_np(attrs, x, f).shape)
+    at, arrays = {"conv": (attrs, [x, f]), "conv_input_grad": ((*attrs, size), [g, f]),
+                  "conv_weight_grad": ((*attrs, kernel), [x, g])}[op]
+    for dt, bits in ((np.float32, BITS[-1]), (np.float64, BITS[0])):
+        agrees(op, at, arrays, dt, bits)
+
+
+def test_four_axes_are_left_to_numpy() -> None:
+    attrs = ((1,) * 4, (0,) * 4, (0,) * 4, (1,) * 4, 1)
+    assert native("conv", attrs, [np.ones((1, 2, 3, 3, 3, 3)), np.ones((2, 2, 1, 1, 1, 1))], BITS[-1], 1) is None

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from .conv_pack import scalar_type
 from .llvm import Function, module, vec
 
-WORDS = ("n", "groups", "tiles", "y_blocks", "a", "b", "red", "kh", "chunks", "in_n", "in_g", "in_c", "in_ky", "in_y", "in_off",
-         "w_o", "w_c", "w_ky", "w_off", "out_n", "out_o", "out_y", "out_x", "out_off", "lanes", "o_outer")
+WORDS = ("n", "groups", "tiles", "y_blocks", "depth", "a", "b", "red", "kd", "kh", "chunks", "in_n", "in_g", "in_c", "in_kz",
+         "in_z", "in_ky", "in_y", "in_off", "w_o", "w_c", "w_kz", "w_ky", "w_off", "out_n", "out_o", "out_z", "out_y", "out_x",
+         "out_off", "lanes", "o_outer")
 
 
 class Shape(NamedTuple):
@@ -27,6 +28,7 @@ class Shape(NamedTuple):
     taps: int  # filter columns unrolled
     tap_step: int  # input elements between filter columns
     filter_step: int  # filter columns between those taken one after the other, negative for a reversed filter
+    deep: bool  # several filter planes
     tall: bool  # several filter rows
     wide: bool  # more filter columns than are unrolled
     dense: bool  # a tile's positions lie next to each other in the result
@@ -41,7 +43,7 @@ def lanes_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
 
 
 class _Lanes:
-    """Prints the kernel: threads share tasks (image, block of channels, block of rows)."""
+    """Prints the kernel: threads share tasks (image, plane, block of channels, block of rows)."""
 
     def __init__(self, symbol: str, name: str, width: int, shape: Shape):
         self.shape, self.width, self.s = shape, width, scalar_type(name)
@@ -59,7 +61,8 @@ class _Lanes:
         if not shape.dense:
             self.index = self.positions()
         self.stack = f.alloca(self.s, self.block * shape.rows * shape.cols)
-        total = f.mul(f.mul(z["n"], f.mul(z["groups"], z["tiles"])), z["y_blocks"])
+        self.images = f.mul(z["n"], z["depth"])
+        total = f.mul(f.mul(self.images, f.mul(z["groups"], z["tiles"])), z["y_blocks"])
         lo, hi = f.share(total)
         f.loop(lo, hi, self.task)
 
@@ -77,18 +80,21 @@ class _Lanes:
         return self.shape.rows * self.shape.cols
 
     def task(self, t: str) -> None:
-        """All tiles of one image (or some of its rows) and one block of channels."""
+        """All tiles of one plane of an image (or some of its rows) and one block of channels."""
         f, z, s = self.f, self.word, self.s
         yb, t = f.rem(t, z["y_blocks"]), f.div(t, z["y_blocks"])
         blocks = f.mul(z["groups"], z["tiles"])
         outer = f.cmp("ne", "i64", z["o_outer"], "0")
-        ob = f.select("i64", outer, f.div(t, z["n"]), f.rem(t, blocks), "i1")
-        n = f.select("i64", outer, f.rem(t, z["n"]), f.div(t, blocks), "i1")
+        ob = f.select("i64", outer, f.div(t, self.images), f.rem(t, blocks), "i1")
+        nz = f.select("i64", outer, f.rem(t, self.images), f.div(t, blocks), "i1")
+        n, plane = f.div(nz, z["depth"]), f.rem(nz, z["depth"])
         g, first = f.div(ob, z["tiles"]), f.mul(f.rem(ob, z["tiles"]), str(self.block))
         src = f.at(s, self.src, f.add(z["in_off"], f.add(f.mul(n, z["in_n"]), f.mul(g, z["in_g"]))))
+        src = f.at(s, src, f.mul(plane, z["in_z"]))
         w = f.at(s, self.w, f.add(f.mul(ob, z["w_o"]), z["w_off"]))
         channel = f.add(f.mul(g, z["lanes"]), first)
         dst = f.at(s, self.dst, f.add(z["out_off"], f.add(f.mul(n, z["out_n"]), f.mul(channel, z["out_o"]))))
+        dst = f.at(s, dst, f.mul(plane, z["out_z"]))
         left = f.sub(z["lanes"], first)
         y_lo = f.mul(yb, self.y_per)
         y_hi = f.min(f.add(y_lo, self.y_per), self.y_tiles)
@@ -135,12 +141,19 @@ class _Lanes:
 
             return f.loop("0", z["chunks"], chunk, [(ty, v) for v in values])
 
-        def channel(c: str, *values: str) -> list[str]:
-            base, wp = f.at(self.s, src, f.mul(c, z["in_c"])), f.at(self.s, w, f.mul(c, z["w_c"]))
+        def plane(base: str, wp: str, values: tuple[str, ...]) -> list[str]:
             if not shape.tall:
                 return filter_row(base, wp, values)
             return f.loop("0", z["kh"], lambda i, *x: filter_row(
                 f.at(self.s, base, f.mul(i, z["in_ky"])), f.at(self.s, wp, f.mul(i, z["w_ky"])), x),
+                [(ty, v) for v in values])
+
+        def channel(c: str, *values: str) -> list[str]:
+            base, wp = f.at(self.s, src, f.mul(c, z["in_c"])), f.at(self.s, w, f.mul(c, z["w_c"]))
+            if not shape.deep:
+                return plane(base, wp, values)
+            return f.loop("0", z["kd"], lambda i, *x: plane(
+                f.at(self.s, base, f.mul(i, z["in_kz"])), f.at(self.s, wp, f.mul(i, z["w_kz"])), x),
                 [(ty, v) for v in values])
 
         acc = f.loop("0", z["red"], channel, zero)

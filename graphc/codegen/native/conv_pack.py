@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from .gemm_kernel import DTYPES, load_values, store_values
 from .llvm import Function, module, vec
+from .opcodes import memory_type
 
 
 def scalar_type(name: str) -> str:
@@ -16,22 +18,24 @@ def scalar_type(name: str) -> str:
 
 @cache
 def image_kernel(name: str, width: int, unit: bool) -> tuple[str, str]:
-    """(symbol, text): dst[r, hq, p, q] = src[r, hq * hs - lo_h, q * s + p - lo_w], 0 outside the image.
+    """(symbol, text): dst[r, z, y, p, x] = src[r, z * sd - lo_d, y * sh - lo_h, x * sw + p - lo_w], 0 outside the image.
 
-    Words: src, dst, rows r, H, W, HQ, P, WQ, lo_h, lo_w, hs, s. ``unit`` says that s is 1 (contiguous loads).
+    Words: src, dst, count of r, D, H, W, counts of z, y, p, x, lo_d, lo_h, lo_w, sd, sh, sw. ``unit``: sw is 1.
     """
     symbol = f"conv_image_{name}_{width}{'' if unit else '_strided'}"
     f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
     src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
-    rows, h, w, hq, phases, wq, lo_h, lo_w, hs, step = (f.arg(2 + k) for k in range(10))
+    rows, d, h, w, dq, hq, phases, wq, lo_d, lo_h, lo_w, ds, hs, step = (f.arg(2 + k) for k in range(14))
     it = vec(width, "i64")
-    lo, hi = f.share(f.mul(rows, hq))
+    lo, hi = f.share(f.mul(f.mul(rows, dq), hq))
 
     def row(t: str) -> None:
-        y = f.sub(f.mul(f.rem(t, hq), hs), lo_h)
-        inside = f.cmp("ult", "i64", y, h)
+        y, r = f.sub(f.mul(f.rem(t, hq), hs), lo_h), f.div(t, hq)
+        z, r = f.sub(f.mul(f.rem(r, dq), ds), lo_d), f.div(r, dq)
+        inside = f.op("and", "i1", f.cmp("ult", "i64", y, h), f.cmp("ult", "i64", z, d))
+        plane = f.add(f.mul(r, d), f.select("i64", inside, z, "0", "i1"))
         limit = f.select("i64", inside, w, "0", "i1")
-        at = f.at(s, src, f.mul(f.add(f.mul(f.div(t, hq), h), f.select("i64", inside, y, "0", "i1")), w))
+        at = f.at(s, src, f.mul(f.add(f.mul(plane, h), f.select("i64", inside, y, "0", "i1")), w))
 
         def phase(p: str) -> None:
             to = f.at(s, dst, f.mul(f.add(f.mul(t, phases), p), wq))
@@ -101,4 +105,21 @@ def channels_kernel(name: str, width: int) -> tuple[str, str]:
         f.loop("0", block, vector, step=width)
 
     f.loop(lo, hi, one)
+    return symbol, module([f])
+
+
+@cache
+def convert_kernel(old: str, new: str, width: int) -> tuple[str, str]:
+    """(symbol, text): dst[i] = src[i] in another dtype, one of them float32, the other 16 bits. Words: src, dst, count."""
+    symbol = f"conv_convert_{old}_{new}_{width}"
+    f, ty = Function(symbol), vec(width, "float")
+    src, dst, count = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2)
+    lo, hi = f.share(count, width)
+
+    def some(i: str) -> None:
+        mask = f.lane_mask(width, f.sub(hi, i))
+        value = load_values(f, old, ty, f.at(memory_type(DTYPES[old]), src, i), mask)
+        store_values(f, new, ty, value, f.at(memory_type(DTYPES[new]), dst, i), mask)
+
+    f.loop(lo, hi, some, step=width)
     return symbol, module([f])

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from .conv_pack import scalar_type
 from .llvm import Function, module, vec
 
-WORDS = ("n", "groups", "tiles", "y_blocks", "a", "b", "red", "kh", "chunks", "in_n", "in_g", "in_c", "in_ky", "in_y", "in_off",
-         "in_phase", "out_n", "out_o", "out_y", "out_x", "out_off", "lanes")
+WORDS = ("n", "groups", "tiles", "y_blocks", "depth", "a", "b", "red", "kd", "kh", "chunks", "in_n", "in_g", "in_c", "in_kz",
+         "in_z", "in_ky", "in_y", "in_off", "in_phase", "out_n", "out_o", "out_z", "out_y", "out_x", "out_off", "lanes")
 
 
 class Shape(NamedTuple):
@@ -26,12 +26,13 @@ class Shape(NamedTuple):
     step: int  # input columns between neighbouring output columns
     taps: int  # filter columns
     tap_step: int  # input columns between filter columns
+    deep: bool  # several filter planes
     dense: bool  # neighbouring positions are neighbours in the result
 
 
 @cache
 def rows_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
-    """(symbol, text). Words: input, filter [g, tile, c, i, j, lane], result, then :data:`WORDS` (strides in elements).
+    """(symbol, text). Words: input, filter [g, tile, c, h, i, j, lane], result, then :data:`WORDS` (strides in elements).
 
     Input column q is element (q mod step) * ``in_phase`` + q div step of its row.
     """
@@ -40,7 +41,7 @@ def rows_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
 
 
 class _Rows:
-    """Prints the kernel: threads share tasks (image, block of channels, block of rows)."""
+    """Prints the kernel: threads share tasks (image, plane, block of channels, block of rows)."""
 
     def __init__(self, symbol: str, name: str, width: int, shape: Shape):
         self.shape, self.width, self.s = shape, width, scalar_type(name)
@@ -49,26 +50,32 @@ class _Rows:
         self.src, self.w, self.dst = (f.arg(k, "ptr") for k in range(3))
         z = self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
         self.row_of_filter = f.mul(f.mul(z["chunks"], str(shape.taps)), str(shape.lanes))
-        self.filter_c = f.mul(self.row_of_filter, z["kh"])
+        if not shape.deep:
+            z["kd"] = "1"
+        self.filter_plane = f.mul(self.row_of_filter, z["kh"])
+        self.filter_c = f.mul(self.filter_plane, z["kd"])
         self.y_tiles = f.ceil_div(z["a"], shape.rows)
         self.y_per = f.ceil_div(self.y_tiles, z["y_blocks"])
         if not shape.dense:
             it = vec(width, "i64")
             self.index = f.op("mul", it, f.ramp(it), f.splat(it, z["out_x"]))
-        lo, hi = f.share(f.mul(f.mul(z["n"], f.mul(z["groups"], z["tiles"])), z["y_blocks"]))
+        lo, hi = f.share(f.mul(f.mul(f.mul(z["n"], z["depth"]), f.mul(z["groups"], z["tiles"])), z["y_blocks"]))
         f.loop(lo, hi, self.task)
 
     def task(self, t: str) -> None:
-        """All tiles of one image (or some of its rows) and one block of channels."""
+        """All tiles of one plane of an image (or some of its rows) and one block of channels."""
         f, z, s = self.f, self.word, self.s
         yb, t = f.rem(t, z["y_blocks"]), f.div(t, z["y_blocks"])
         blocks = f.mul(z["groups"], z["tiles"])
-        n, ob = f.div(t, blocks), f.rem(t, blocks)
+        nz, ob = f.div(t, blocks), f.rem(t, blocks)
+        n, plane = f.div(nz, z["depth"]), f.rem(nz, z["depth"])
         g, first = f.div(ob, z["tiles"]), f.mul(f.rem(ob, z["tiles"]), str(self.shape.lanes))
         src = f.at(s, self.src, f.add(z["in_off"], f.add(f.mul(n, z["in_n"]), f.mul(g, z["in_g"]))))
+        src = f.at(s, src, f.mul(plane, z["in_z"]))
         w = f.at(s, self.w, f.mul(ob, f.mul(self.filter_c, z["red"])))
         channel = f.add(f.mul(g, z["lanes"]), first)
         dst = f.at(s, self.dst, f.add(z["out_off"], f.add(f.mul(n, z["out_n"]), f.mul(channel, z["out_o"]))))
+        dst = f.at(s, dst, f.mul(plane, z["out_z"]))
         left = f.sub(z["lanes"], first)
         y_lo = f.mul(yb, self.y_per)
         y_hi = f.min(f.add(y_lo, self.y_per), self.y_tiles)
@@ -110,10 +117,16 @@ class _Rows:
 
             return f.loop("0", z["chunks"], chunk, [(ty, v) for v in values])
 
-        def channel(c: str, *values: str) -> list[str]:
-            base, wp = f.at(s, src, f.mul(c, z["in_c"])), f.at(s, w, f.mul(c, self.filter_c))
+        def plane(base: str, wp: str, values: tuple[str, ...]) -> list[str]:
             return f.loop("0", z["kh"], lambda i, *x: filter_row(
                 f.at(s, base, f.mul(i, z["in_ky"])), f.at(s, wp, f.mul(i, self.row_of_filter)), x), [(ty, v) for v in values])
+
+        def channel(c: str, *values: str) -> list[str]:
+            base, wp = f.at(s, src, f.mul(c, z["in_c"])), f.at(s, w, f.mul(c, self.filter_c))
+            if not shape.deep:
+                return plane(base, wp, values)
+            return f.loop("0", z["kd"], lambda i, *x: plane(
+                f.at(s, base, f.mul(i, z["in_kz"])), f.at(s, wp, f.mul(i, self.filter_plane)), x), [(ty, v) for v in values])
 
         acc = f.loop("0", z["red"], channel, [(ty, "zeroinitializer")] * (shape.rows * shape.vectors * shape.lanes))
         for o in range(shape.lanes):
@@ -134,16 +147,17 @@ class _Rows:
 
 @cache
 def filter_rows_kernel(name: str, block: int) -> tuple[str, str]:
-    """(symbol, text): dst[g, tile, r, i, j, lane] from a (small) filter with any strides; lanes beyond the last are 0.
+    """(symbol, text): dst[g, tile, r, h, i, j, lane] from a (small) filter of any strides; lanes beyond the last are 0.
 
-    Words: src, dst, offset, groups, tiles, lanes of a group, R, KH, KW, then the source's strides of group, lane, r, i, j.
+    Words: src, dst, offset, groups, tiles, lanes of a group, R, KD, KH, KW, then the source's strides of g, lane, r, h, i, j.
     """
     symbol = f"conv_filter_rows_{name}_{block}"
     f, s = Function(symbol), scalar_type(name)
     src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
-    off, groups, tiles, lanes, red, kh, kw, sg, sl, sr, si, sj = (f.arg(2 + k) for k in range(12))
+    off, groups, tiles, lanes, red, kd, kh, kw, sg, sl, sr, sh, si, sj = (f.arg(2 + k) for k in range(14))
     lo, hi = f.share(f.mul(f.mul(groups, tiles), red))
-    taps = f.mul(kh, kw)
+    area = f.mul(kh, kw)
+    taps = f.mul(kd, area)
 
     def one(t: str) -> None:
         tile, r = f.div(t, red), f.rem(t, red)
@@ -152,7 +166,8 @@ def filter_rows_kernel(name: str, block: int) -> tuple[str, str]:
         to = f.at(s, dst, f.mul(f.mul(t, taps), str(block)))
 
         def tap(k: str) -> None:
-            base = f.at(s, at, f.add(f.mul(f.div(k, kw), si), f.mul(f.rem(k, kw), sj)))
+            base = f.at(s, at, f.add(f.mul(f.div(k, area), sh), f.mul(f.div(f.rem(k, area), kw), si)))
+            base = f.at(s, base, f.mul(f.rem(k, kw), sj))
             for lane in range(block):
                 inside = f.cmp("slt", "i64", f.add(first, str(lane)), lanes)
                 x = f.load(s, f.at(s, base, f.select("i64", inside, f.mul(sl, str(lane)), "0", "i1")))

@@ -1,12 +1,13 @@
 """The gradient of a convolution to its filter: sums over all positions, output channels in the lanes.
 
-gw[o, c, i, j] = sum over n, y, x of g[n, o, y, x] * image[n, c, y * step_y + i * tap_y, x * step_x + j * tap_x].
+gw[o, c, h, i, j] = sum over n, z, y, x of g[n, o, z, y, x] * image[n, c, z * step_z + h * tap_z, y * step_y + i * tap_y,
+x * step_x + j * tap_x].
 
-A tile is ``rows`` pairs (c, i) x ``cols`` filter columns j x ``vectors`` vectors of output channels, all in registers. Every
-step (n, y, x) loads the gradient's vectors from a transposed copy, broadcasts one input element per (c, i, j) and multiplies
-and adds. Positions are walked in chunks that stay in the first-level cache, over which all tiles of a task pass; sums wait
-in memory between chunks. Images are split into parts by sizes alone and the parts added in order, so that the number of
-threads changes nothing.
+A tile is ``rows`` triples (c, h, i) x ``cols`` filter columns j x ``vectors`` vectors of output channels, all in registers.
+Every step (n, z, y, x) loads the gradient's vectors from a transposed copy, broadcasts one input element per (c, h, i, j)
+and multiplies and adds. Positions are walked in chunks that stay in the first-level cache, over which all tiles of a task
+pass; sums wait in memory between chunks. Images are split into parts by sizes alone and the parts added in order, so that
+the number of threads changes nothing.
 """
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from typing import NamedTuple
 from .conv_pack import scalar_type
 from .llvm import Function, module, vec
 
-WORDS = ("parts", "per_part", "groups", "tiles", "row_blocks", "n", "a", "b", "rows", "kh", "kw", "n_chunk", "y_chunk", "in_n",
-         "in_g", "in_c", "in_ky", "in_y", "in_off")
+WORDS = ("parts", "per_part", "groups", "tiles", "row_blocks", "n", "depth", "a", "b", "rows", "kd", "kh", "kw", "n_chunk",
+         "y_chunk", "in_n", "in_g", "in_c", "in_kz", "in_z", "in_ky", "in_y", "in_off")
 
 
 class Shape(NamedTuple):
@@ -32,9 +33,9 @@ class Shape(NamedTuple):
 
 @cache
 def sums_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
-    """(symbol, text). Words: input, packed gradient [n, g, tile, y, x, lane], sums, then :data:`WORDS` (in elements).
+    """(symbol, text). Words: input, packed gradient [n, g, tile, z, y, x, lane], sums, then :data:`WORDS` (in elements).
 
-    The sums are [part, g, tile, c, i, j, lane].
+    The sums are [part, g, tile, c, h, i, j, lane]. Parts and chunks count planes (n, z) as images.
     """
     symbol = f"conv_sums_{name}_{width}_" + "_".join(str(x) for x in shape)
     return symbol, module([_Sums(symbol, name, width, shape).f])
@@ -53,7 +54,10 @@ class _Sums:
         self.row_per = f.ceil_div(self.row_tiles, z["row_blocks"])
         self.blocks = f.mul(z["groups"], z["tiles"])
         self.g_y = f.mul(z["b"], str(self.block))  # of the packed gradient: one row of one block of channels
-        self.g_o = f.mul(self.g_y, z["a"])
+        self.g_z = f.mul(self.g_y, z["a"])
+        self.g_o = f.mul(self.g_z, z["depth"])
+        self.kd_kh = f.mul(z["kd"], z["kh"])
+        self.images = f.mul(z["n"], z["depth"])
         self.g_n = f.mul(self.g_o, self.blocks)
         self.sum_row = f.mul(z["kw"], str(self.block))
         lo, hi = f.share(f.mul(f.mul(z["parts"], self.blocks), z["row_blocks"]))
@@ -68,7 +72,7 @@ class _Sums:
         g = f.at(s, self.g, f.mul(ob, self.g_o))
         dst = f.at(s, self.dst, f.mul(f.add(f.mul(part, self.blocks), ob), f.mul(self.sum_row, z["rows"])))
         n_lo = f.mul(part, z["per_part"])
-        n_hi = f.min(f.add(n_lo, z["per_part"]), z["n"])
+        n_hi = f.min(f.add(n_lo, z["per_part"]), self.images)
         r_lo = f.mul(rb, self.row_per)
         r_hi = f.min(f.add(r_lo, self.row_per), self.row_tiles)
 
@@ -107,25 +111,30 @@ class _Sums:
         f, z, s, ty, shape = self.f, self.word, self.s, self.ty, self.shape
         at = [f.add(first, str(r)) for r in range(shape.rows)]
         places = [f.at(s, dst, f.add(f.mul(r, self.sum_row), f.mul(left, str(self.block)))) for r in at]
-        inputs = [f.at(s, src, f.add(f.add(f.mul(f.div(r, z["kh"]), z["in_c"]), f.mul(f.rem(r, z["kh"]), z["in_ky"])),
-                                     f.mul(left, str(shape.tap_step)))) for r in at]
+        inputs = []
+        for r in at:
+            plane, i = f.div(f.rem(r, self.kd_kh), z["kh"]), f.rem(r, z["kh"])
+            line = f.add(f.mul(f.div(r, self.kd_kh), z["in_c"]), f.add(f.mul(plane, z["in_kz"]), f.mul(i, z["in_ky"])))
+            inputs.append(f.at(s, src, f.add(line, f.mul(left, str(shape.tap_step)))))
         acc = [f.load(ty, f.at(s, p, str(k * self.width)), seen) for p in places for k in range(shape.cols * shape.vectors)]
 
         def image(n: str, *outer: str) -> list[str]:
-            g_n, x_n = f.mul(n, self.g_n), f.mul(n, z["in_n"])
+            plane, n = f.rem(n, z["depth"]), f.div(n, z["depth"])
+            g_n = f.add(f.mul(n, self.g_n), f.mul(plane, self.g_z))
+            x_n = f.add(f.mul(n, z["in_n"]), f.mul(plane, z["in_z"]))
 
-            def line(y: str, *inner: str) -> list[str]:
+            def sweep(y: str, *inner: str) -> list[str]:
                 gp, off = f.at(s, g, f.add(g_n, f.mul(y, self.g_y))), f.add(x_n, f.mul(y, z["in_y"]))
                 lines = [f.at(s, p, off) for p in inputs]
                 return f.loop("0", z["b"], lambda x, *sums: self.step(x, gp, lines, sums), [(ty, v) for v in inner])
 
-            return f.loop(*ys, line, [(ty, v) for v in outer])
+            return f.loop(*ys, sweep, [(ty, v) for v in outer])
 
         acc = f.loop(*ns, image, [(ty, v) for v in acc])
         per = shape.cols * shape.vectors
-        for r, p in enumerate(places):
+        for row, p in enumerate(places):
             for k in range(per):
-                f.store(ty, acc[r * per + k], f.at(s, p, str(k * self.width)))
+                f.store(ty, acc[row * per + k], f.at(s, p, str(k * self.width)))
 
     def step(self, x: str, g: str, lines: list[str], sums: tuple[str, ...]) -> list[str]:
         """One position."""
