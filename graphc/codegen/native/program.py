@@ -22,7 +22,7 @@ from ... import config
 from ...dtypes import dtype
 from ...errors import CompileError, OutOfMemoryError
 from ...ir.interpret import compile_numpy
-from ...ir.node import Graph
+from ...ir.node import Graph, Value
 from ...ir.recorder import SCALAR, scalar_buffer, with_location
 from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
@@ -433,14 +433,17 @@ class Program:
             objects[self.object_of[x]] = a
 
     def results(self, objects: list[Any], bindings: list[Any]) -> list[Any]:
-        """Output buffers; each belongs to one value alone."""
+        """Output buffers. Equal results share one: whoever wants to change a buffer counts its holders first; only what the
+        outside may change without asking is copied."""
         out: list[Any] = []
-        seen: set[int] = set()
         for x in self.outputs:
-            a = objects[self.object_of[x]] if x in self.object_of else self.array(x, objects, bindings)
-            if x in seen or x not in self.wave_of:
-                a = a.copy()
-            seen.add(x)
+            if x in self.object_of:
+                n = self.object_of[x]
+                a = objects[n]
+                if n < len(self.array_at) and bindings[self.array_at[n]].__class__ is not Value:
+                    a = a.copy()
+            else:
+                a = self.array(x, objects, bindings).copy()
             out.append(a)
         return out
 
