@@ -86,15 +86,11 @@ def grad_and_value(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool
     @functools.wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         level = Level()
-        chosen, leaves, spec = enter_tree(level, _selected(args, argnums))
-        for x in leaves:
-            if not isinstance(x, Tensor):
-                raise ValueError(f"Thing passed to transform API must be Tensor, got {type(x)}")
-        wrt = [x._read() for x in leaves]
+        entered, wrt, spec = _entered(level, args, argnums)
         for v in wrt:
             if not _differentiable(v):
                 raise RuntimeError(f"only Tensors of floating point dtype can require gradients, got {v.aval.dtype.name}")
-        out, aux = _split_aux(_call(func, _with_selected(args, argnums, chosen), kwargs), has_aux, "grad_and_value(f)(*args)")
+        out, aux = _split_aux(_call(func, entered, kwargs), has_aux, "grad_and_value(f)(*args)")
         value = _scalar_output(out)
         found = pull([value], [P.full_like(value, 1)], wrt, outer_tape(level, [value]))
         grads = tree_unflatten([wrap(level.leave(g)) for g in _or_zeros(found, wrt)], spec)
@@ -149,7 +145,7 @@ def _tensor_outputs(out: Any, name: str) -> tuple[list[Value], Any]:
     return [x._read() for x in leaves], spec
 
 
-class _Pullback:
+class Pullback:
     """The function a :func:`vjp` returns: cotangents of the outputs to cotangents of the inputs."""
 
     def __init__(self, level: Level, outs: list[Value], spec: Any, wrt: list[Value], in_spec: Any):
@@ -176,18 +172,24 @@ class _Pullback:
         return tree_unflatten([wrap(v) for v in self.flat(cots)], self.in_spec)
 
 
-def _pullback(func: Callable[..., Any], primals: Sequence[Any], has_aux: bool,
-              name: str) -> tuple[list[Value], Any, _Pullback, Any]:
-    """Run ``func`` in a level of its own: (flat outputs outside the level, their spec, pullback, aux)."""
-    level = Level()
-    args, leaves, in_spec = enter_tree(level, tuple(primals))
+def _entered(level: Level, args: Sequence[Any], argnums: Argnums | None) -> tuple[tuple[Any, ...], list[Value], Any]:
+    """Enter the arguments ``argnums`` (None: all): (all arguments, the entered values, spec of what was entered)."""
+    chosen, leaves, spec = enter_tree(level, tuple(args) if argnums is None else _selected(args, argnums))
     for x in leaves:
         if not isinstance(x, Tensor):
             raise ValueError(f"Thing passed to transform API must be Tensor, got {type(x)}")
-    wrt = [x._read() for x in leaves]
-    out, aux = _split_aux(_call(func, args, {}), has_aux, name)
+    return chosen if argnums is None else _with_selected(args, argnums, chosen), [x._read() for x in leaves], spec
+
+
+def pullback(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], argnums: Argnums | None, has_aux: bool,
+             name: str) -> tuple[list[Value], Any, Pullback, Any]:
+    """Run ``func`` in a level of its own: (flat outputs outside the level, their spec, pullback to the arguments
+    ``argnums``, aux)."""
+    level = Level()
+    args, wrt, in_spec = _entered(level, args, argnums)
+    out, aux = _split_aux(_call(func, args, kwargs), has_aux, name)
     outs, spec = _tensor_outputs(out, name)
-    back = _Pullback(level, outs, spec, wrt, in_spec)
+    back = Pullback(level, outs, spec, wrt, in_spec)
     return [level.leave(v) for v in outs], spec, back, leave_tree(level, aux)
 
 
@@ -197,24 +199,21 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     ``vjp_fn(cotangents)``, a tree like the outputs, gives a tuple with one cotangent per primal. It may be called any
     number of times, also inside :func:`vmap`.
     """
-    outs, spec, back, aux = _pullback(func, primals, has_aux, "vjp(f, *primals)")
+    outs, spec, back, aux = pullback(func, primals, {}, None, has_aux, "vjp(f, *primals)")
     out = tree_unflatten([wrap(v) for v in outs], spec)
     return (out, back, aux) if has_aux else (out, back)
 
 
 # -------------------------------------------------------------------------------------------------------------- forward
-class _Pushforward:
+class Pushforward:
     """Tangents of the inputs to tangents of the outputs, by the transpose of a pullback."""
 
-    def __init__(self, func: Callable[..., Any], primals: Any, has_aux: bool, name: str):
+    def __init__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], argnums: Argnums | None,
+                 has_aux: bool, name: str):
         self.level = Level()
-        args, leaves, self.in_spec = enter_tree(self.level, primals)
-        for x in leaves:
-            if not isinstance(x, Tensor):
-                raise ValueError(f"Thing passed to transform API must be Tensor, got {type(x)}")
-        wrt = [x._read() for x in leaves]
+        args, wrt, self.in_spec = _entered(self.level, args, argnums)
         self.in_avals = [v.aval for v in wrt]
-        out, aux = _split_aux(_call(func, args, {}), has_aux, name)
+        out, aux = _split_aux(_call(func, args, kwargs), has_aux, name)
         self.values, self.spec = _tensor_outputs(out, name)
         self.aux = leave_tree(self.level, aux)
         self.cots = [self.level.enter(P.zeros_like(v)) if _differentiable(v) else None for v in self.values]
@@ -265,7 +264,7 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
             raise RuntimeError(f"{name}: Expected {what} to be a tuple. E.g. it should be valid to call f(*primals).")
         if not given:
             raise RuntimeError(f"{name}: Expected {what} to be non-empty")
-    push = _Pushforward(func, primals, has_aux, name)
+    push = Pushforward(func, primals, {}, None, has_aux, name)
     flat = push.check(tangents, name)
     if strict and any(v.gfn is None for v in push.values):
         raise RuntimeError(f"{name}: the output of f is independent of the inputs, which strict=True forbids")
@@ -276,5 +275,5 @@ def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool =
 def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """(outputs, jvp_fn) of ``func(*primals)``: ``jvp_fn(*tangents)`` is the linear approximation, without running ``func``
     again."""
-    push = _Pushforward(func, primals, False, "linearize(f, *primals)")
+    push = Pushforward(func, primals, {}, None, False, "linearize(f, *primals)")
     return push.outputs(), push

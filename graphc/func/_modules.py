@@ -1,7 +1,8 @@
 """Modules as functions of their parameters and buffers."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..tensor import Tensor
@@ -58,3 +59,29 @@ def stack_module_state(models: Any) -> tuple[dict[str, Tensor], dict[str, Tensor
         params[name] = stack([p.detach() for p in group]).requires_grad_(first.requires_grad)
     buffers = {name: stack([dict(m.named_buffers())[name] for m in models]) for name, _ in models[0].named_buffers()}
     return params, buffers
+
+
+def replace_all_batch_norm_modules_(root: Any) -> Any:
+    """Make every batch norm under ``root`` use the statistics of its batch only, in place; returns ``root``. Running
+    statistics are written in place, which :func:`vmap` cannot do."""
+    from ..nn.batchnorm import _BatchNorm
+
+    for module in root.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
+
+
+def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+    """``func`` as it is: recorded programs contain neither mutations nor aliases. Raises RuntimeError for another
+    ``remove`` than "mutations" and "mutations_and_views"."""
+    if remove not in ("mutations", "mutations_and_views"):
+        raise RuntimeError("functionalize(f, remove='mutations'): received invalid argument for remove= that isn't one of "
+                           f"'mutations' or 'mutations_and_views': {remove}")
+
+    @functools.wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+    return wrapper

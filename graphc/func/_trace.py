@@ -1,7 +1,7 @@
 """Running a function on one example and replaying what it recorded on all of them.
 
-The function runs on the first example, inside the region being recorded: its nodes are ordinary nodes of that region, and
-so values it takes from outside need no special care. Then the nodes its results need are recorded once more by the rules of
+The function runs on the first example, in a region that continues the one being recorded: its nodes are ordinary nodes, and
+values from outside need no special care. Then the nodes its results need are recorded once more by the rules of
 ``_batching.py``; nodes that do not depend on an example are used as they are, and the example's own nodes, which nothing
 reads any more, fall to dead-code elimination.
 
@@ -19,7 +19,7 @@ from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.node import Node, PoisonedValue, Value
 from ..ir.optable import OPS
-from ..ir.recorder import apply, state
+from ..ir.recorder import SCALAR, Region, apply, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value, next_sequence
 from ..ops._generator import rng_slots
 from ..tensor import Tensor
@@ -42,17 +42,75 @@ def example_of(v: Value) -> Value:
     return P.reshape(P.narrow(v, 0, 0, 1), sh[1:])
 
 
-class Recording:
-    """What is recorded between its creation and :meth:`replay`."""
+class _Slots(dict):  # type: ignore[type-arg]
+    """Slots of leaves; values pending in the regions that are continued keep theirs."""
 
-    def __init__(self, size: int, randomness: str, inputs: Sequence[Value], examples: Sequence[Value], first_live: int):
+    __slots__ = ("outer",)
+
+    def __init__(self, region: Region):
+        super().__init__(region.leaf_slots)
+        self.outer: tuple[Region, ...] = (region, *getattr(region.leaf_slots, "outer", ()))
+
+    def get(self, v: Value, default: Any = None) -> Any:
+        return v.slot if v.region in self.outer else dict.get(self, v, default)
+
+
+class Continuation:
+    """A region that goes on where this thread's stands, in a ``with`` block. Unlike there, every write to a tensor from
+    outside is logged. At the end :meth:`join` makes it the region itself; without that, it has never been."""
+
+    def __init__(self) -> None:
+        self.outer = outer = state.region
+        self.region = reg = Region()
+        reg.cursor, reg.slots, reg.bindings, reg.must_flush = outer.cursor, outer.slots, list(outer.bindings), outer.must_flush
+        reg.leaf_slots = _Slots(outer)
+
+    def __enter__(self) -> Continuation:
+        state.region = self.region
+        state.tracing += 1
+        return self
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        state.tracing -= 1
+        state.region = self.outer
+        if kind is not None:
+            self.undo(self.region.writes)
+
+    def undo(self, entries: Sequence[Any]) -> None:
+        """Give tensors the values they had before these writes."""
+        for holder, old, *_ in reversed(entries):
+            cell = _cell(holder)
+            if isinstance(cell, Tensor):
+                cell._v = old
+            else:
+                cell.value = old
+                cell.version += 1
+
+    def join(self) -> None:
+        """Make the outer region stand where this one does."""
+        outer, reg = self.outer, self.region
+        for ref in reg.live:
+            v = ref()
+            if v is not None and v.region is reg:
+                v.region = outer
+                outer.live.append(ref)
+        outer.cursor, outer.slots, outer.bindings, outer.must_flush = reg.cursor, reg.slots, reg.bindings, reg.must_flush
+        outer.leaf_slots.update(reg.leaf_slots)
+        list.extend(outer.writes, [w for w in reg.writes if w[1].region is not outer])
+
+
+class Recording:
+    """What is recorded in a continuation, until :meth:`replay`."""
+
+    def __init__(self, size: int, randomness: str, inputs: Sequence[Value], examples: Sequence[Value]):
         reg = state.region
         self.region, self.size, self.randomness = reg, size, randomness
-        self.start, self.first_live, self.first_write = reg.slots, first_live, len(reg.writes)
+        self.start = reg.slots
         self.sequence = next_sequence()
         self.values: dict[int, Value] = {}  # slot of an example's value -> value for all examples, without edge
         self.edges: dict[Any, Any] = {}  # the example's gradient edge (by _key) -> edge for all examples
         self.tape: dict[int, GradNode] = {}  # slot of a node -> its gradient node
+        self.drawn: set[int] = set()  # slots of the nodes that draw random numbers here
         self.random: dict[tuple[int, int], tuple[Value, Value]] = {}  # seed and offset slots -> fresh ones
         for v, ex in zip(inputs, examples):
             self.values[ex.slot] = alias_value(v)
@@ -89,8 +147,14 @@ class Recording:
     def _depending(self, nodes: list[Node]) -> set[int]:
         """Slots that differ between examples. Raises RuntimeError for random ops that were not allowed."""
         found = set(self.values)
+        numbers: set[int] = set()
         for node in nodes:
-            random = node.op is OPS["rng_bits"] or node.op is OPS["dropout"]
+            if node.op is SCALAR:
+                numbers.add(node.slot)
+            # a seed from outside means bits drawn outside, which the gradient of dropout draws again
+            random = (node.op is OPS["rng_bits"] or node.op is OPS["dropout"]) and _seed_slots(node)[0] in numbers
+            if random:
+                self.drawn.add(node.slot)
             if random and self.randomness == "error":
                 raise RuntimeError(_RANDOM_ERROR)
             if random and self.randomness == "different" or any(s in found for s in node.ins):
@@ -182,8 +246,8 @@ class Recording:
         dropout = node.op is OPS["dropout"]
         x = ins[0] if dropout else None
         shape = node.attrs[0] if node.attrs[0] is not None else node.in_avals[0].shape
-        if self.randomness == "different":
-            at = (node.ins[1], node.ins[2]) if dropout else (node.ins[0], node.ins[1])
+        if self.randomness == "different" and node.slot in self.drawn:
+            at = _seed_slots(node)
             if at not in self.random:  # the gradient of dropout draws the same bits again
                 n = self.size
                 for d in shape:
@@ -206,36 +270,44 @@ class Recording:
 
     # ------------------------------------------------------------------------------------------------- what may not leave
     def check_writes(self) -> None:
-        """Undo writes of values that depend on an example to tensors from outside. Raises RuntimeError if there are any."""
+        """Raises RuntimeError if a value that depends on an example was written to a tensor from outside."""
         log = self.region.writes
         suspects = []
-        for holder, old in log[self.first_write:]:
-            now = holder._v if isinstance(holder, Tensor) else holder.value
+        for holder, old, *_ in log:
+            cell = _cell(holder)
+            now = cell._v if isinstance(cell, Tensor) else cell.value
             if now.region is self.region and now.slot in self.depends:
                 suspects.append((weakref.ref(holder), old))
         if not suspects:
             return
         inside = {id(ref()) for ref, _ in suspects}
-        log[self.first_write:] = [(h, o) for h, o in log[self.first_write:] if id(h) not in inside]
-        holder = now = None
+        kept = [entry for entry in log if id(entry[0]) not in inside]
+        del log[:], holder, cell, now
+        list.extend(log, kept)
         alive = [(h, old) for ref, old in suspects if (h := ref()) is not None]  # those made inside are gone by now
-        for h, old in reversed(alive):
-            if isinstance(h, Tensor):
-                h._v = old
-            else:
-                h.value = old
-                h.version += 1
         if alive:
+            list.extend(log, alive)
             raise RuntimeError(_IN_PLACE)
 
     def close(self) -> None:
         """Values of an example that somebody still holds must not be mistaken for results: reading them is an error."""
-        for ref in self.region.live[self.first_live:]:
+        for ref in self.region.live:
             v = ref()
             if v is not None and v.region is self.region and v.slot in self.depends:
                 v.region = None
                 v.__class__ = PoisonedValue  # type: ignore[assignment]
                 v.buffer = RuntimeError(_ESCAPED)
+
+
+def _cell(holder: Any) -> Any:
+    """What holds the value of a written tensor or storage now: a view of it may have moved it into a storage."""
+    alias = getattr(holder, "_alias", None)
+    return holder if alias is None else alias.storage
+
+
+def _seed_slots(node: Node) -> tuple[int, int]:
+    """Slots of the seed and the offset of random bits or dropout."""
+    return (node.ins[1], node.ins[2]) if node.op is OPS["dropout"] else (node.ins[0], node.ins[1])
 
 
 def _key(edge: Any) -> Any:

@@ -12,7 +12,7 @@ from ..ir.recorder import flush, state
 from ..tensor import Tensor, wrap
 from ..utils._pytree import TreeSpec, broadcast_prefix, tree_flatten, tree_unflatten
 from ._batching import lift, move_axis
-from ._trace import Recording, example_of
+from ._trace import Continuation, Recording, example_of
 
 _READ = ("vmap: It looks like you're calling .item() on a Tensor, or attempting to use a Tensor in some data-dependent control "
          "flow or in an operation whose result has a data-dependent shape. vmap does not support that; please try to rewrite "
@@ -28,7 +28,7 @@ def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomne
     """A function that maps ``func`` over dimension ``in_dims`` of its arguments and stacks results in ``out_dims``.
 
     ``in_dims`` is an int or a tree that is a prefix of the positional arguments, with None for what is not mapped;
-    ``out_dims`` likewise for the results. Keyword arguments are mapped over dimension 0. ``randomness``: "error",
+    ``out_dims`` likewise for the results. Keyword arguments are not mapped. ``randomness``: "error",
     "different" (every example draws its own numbers) or "same". ``chunk_size`` bounds how many examples run together.
 
     Raises ValueError for dims that do not fit the arguments or results, RuntimeError for reading values on the host, for
@@ -62,7 +62,7 @@ def _mapped_arguments(name: str, in_dims: Any, args: tuple[Any, ...],
                          f"inputs, got: {type(in_dims)}.")
     positional, spec = tree_flatten(args)
     named, named_spec = tree_flatten(kwargs)
-    if not args and not kwargs:
+    if not args:
         raise ValueError(f"vmap({name})(<inputs>): got no inputs. Maybe you forgot to add inputs, or you are trying to vmap "
                          "over a function with no inputs. The latter is unsupported.")
     dims = broadcast_prefix(tuple(in_dims) if isinstance(in_dims, list) else in_dims, spec)
@@ -71,7 +71,7 @@ def _mapped_arguments(name: str, in_dims: Any, args: tuple[Any, ...],
                          f"{tree_flatten(in_dims)[1]} but inputs has structure {spec}.")
     leaves = positional + named
     found = [_dim(head, x, d) for x, d in zip(positional, dims)]
-    found += [0 if isinstance(x, Tensor) else None for x in named]
+    found += [None] * len(named)
     sizes = [x.shape[d] for x, d in zip(leaves, found) if d is not None]
     if not sizes:
         raise ValueError(f"{head}at least one input has to be mapped over: in_dims is None for all of them")
@@ -133,37 +133,35 @@ def _run(func: Callable[..., Any], name: str, out_dims: Any, randomness: str, sp
 
 def _attempt(func: Callable[..., Any], name: str, out_dims: Any, randomness: str, spec: TreeSpec, leaves: list[Any],
              dims: list[int | None], size: int) -> Any:
-    state.tracing += 1
     before = state.grad
+    mapped = [move_axis(x._read(), d, 0) for x, d in zip(leaves, dims) if d is not None]
     try:
-        first_live = len(state.region.live)
-        mapped = [move_axis(x._read(), d, 0) for x, d in zip(leaves, dims) if d is not None]
-        rec, outs, out_spec, written = _trace(func, name, randomness, spec, leaves, dims, size, mapped, first_live)
-        axes = _out_dims(name, out_dims, out_spec)
-        pairs = rec.replay([*outs, *[v for _, v in written]])
-        results = [_result(name, v, m, d, size) for (v, m), d in zip(pairs, axes)]
-        targets = [(leaves[k], dims[k], lift(v, m, size)) for (k, _), (v, m) in zip(written, pairs[len(outs):])]
-        del outs, written, pairs
-        rec.check_writes()
-        rec.close()
+        with Continuation() as inner:
+            rec, outs, out_spec, written = _trace(func, name, randomness, spec, leaves, dims, size, mapped)
+            axes = _out_dims(name, out_dims, out_spec)
+            pairs = rec.replay([*outs, *[v for _, v in written]])
+            results = [_result(name, v, m, d, size) for (v, m), d in zip(pairs, axes)]
+            targets = [(leaves[k], dims[k], lift(v, m, size)) for (k, _), (v, m) in zip(written, pairs[len(outs):])]
+            del outs, written, pairs
+            rec.check_writes()
+            rec.close()
     except GraphcError as error:
-        if "a value was read while a sub-graph" in str(error):
+        if "a value was read while a sub-graph" in str(error) or "leaked into a sub-graph" in str(error):
             raise _ReadError(_READ) from error
         raise
     finally:
-        state.tracing -= 1
         state.grad = before
+    inner.join()
     for t, d, v in targets:
         t._write(move_axis(v, 0, d or 0))
     return tree_unflatten([wrap(v) for v in results], out_spec)
 
 
 def _trace(func: Callable[..., Any], name: str, randomness: str, spec: TreeSpec, leaves: list[Any], dims: list[int | None],
-           size: int, mapped: Sequence[Value],
-           first_live: int) -> tuple[Recording, list[Value], TreeSpec, list[tuple[int, Value]]]:
+           size: int, mapped: Sequence[Value]) -> tuple[Recording, list[Value], TreeSpec, list[tuple[int, Value]]]:
     """Run ``func`` on one example: (recording, results, their spec, (argument, new value) of arguments it wrote to)."""
     examples = [example_of(v) for v in mapped]
-    rec = Recording(size, randomness, mapped, examples, first_live)
+    rec = Recording(size, randomness, mapped, examples)
     it = iter(examples)
     given = [x if d is None else wrap(next(it)) for x, d in zip(leaves, dims)]
     args, kwargs = tree_unflatten(given, spec)
