@@ -206,6 +206,7 @@ def test_memory_freed_under_another_streams_work_is_not_reused(kit):
         B.copy(out, a, s)  # notes that s uses a
         del a
         again = put(floats(n, 100 + k))
+        again.stream.synchronize()  # runs before s does
         assert np.array_equal(got(out, n), floats(n, k))
         del again
 

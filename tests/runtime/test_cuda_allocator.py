@@ -169,6 +169,16 @@ def test_small_and_large_live_apart_and_large_ones_are_shared():
     check(al)
 
 
+def test_little_that_is_left_of_a_large_block_stays_with_it():
+    _, al = allocator()
+    a = al.allocate(20 * MiB - 3 * ALIGN, 0)
+    assert a.nbytes == 20 * MiB and a.asked == 20 * MiB - 3 * ALIGN
+    b = al.allocate(20 * MiB + MiB, 0)
+    assert b.nbytes == 21 * MiB and b.segment.nbytes == 22 * MiB
+    assert al.stats()["inactive_split_bytes.all.current"] == MiB
+    check(al)
+
+
 def test_full_memory_gives_cached_segments_back_first():
     m, al = allocator(100 * MiB)
     a, b = al.allocate(40 * MiB, 0), al.allocate(40 * MiB, 1)

@@ -38,6 +38,10 @@ class CudaError(DeviceError):
         self.code, self.name = code, name
 
 
+class CudaUnavailable(DeviceError, AssertionError):
+    """There is no CUDA here. PyTorch raises AssertionError in builds without it and RuntimeError in others: this is both."""
+
+
 @dataclass(frozen=True)
 class Properties:
     """What a device is, under the names of ``torch.cuda.get_device_properties``. Memory in bytes, clocks in kHz."""
@@ -376,11 +380,11 @@ def reason() -> str:
 
 
 def get() -> Driver:
-    """The driver. Raises DeviceError (a RuntimeError) that says what is missing and how to get it."""
+    """The driver. Raises CudaUnavailable (a RuntimeError) that says what is missing and how to get it."""
     if _Process.driver is None and reason():
         if _Process.why == _FORKED:
-            raise DeviceError(_FORKED)
-        raise DeviceError(f"CUDA is not available: {_Process.why}. graphc needs an NVIDIA GPU, its driver and {INSTALL}; "
+            raise CudaUnavailable(_FORKED)
+        raise CudaUnavailable(f"CUDA is not available: {_Process.why}. graphc needs an NVIDIA GPU, its driver and {INSTALL}; "
                           f"without them use device='cpu'")
     assert _Process.driver is not None
     return _Process.driver
