@@ -10,8 +10,9 @@ from .tensor import Tensor, to_numpy
 _TOLERANCES = {"float16": (1e-3, 1e-5), "bfloat16": (1.6e-2, 1e-5), "float32": (1.3e-6, 1e-5), "float64": (1e-7, 1e-7)}
 
 
-def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol: float | None = None,
-                 equal_nan: bool = False, check_device: bool = True, check_dtype: bool = True, msg: Any = None) -> None:
+def assert_close(actual: Any, expected: Any, *, allow_subclasses: bool = True, rtol: float | None = None,
+                 atol: float | None = None, equal_nan: bool = False, check_device: bool = True, check_dtype: bool = True,
+                 check_layout: bool = True, check_stride: bool = False, msg: Any = None) -> None:
     """Raise AssertionError unless both agree in type, shape, dtype and, within tolerance, in value. Default tolerances
     are PyTorch's per dtype."""
     if isinstance(expected, (list, tuple)):
@@ -34,4 +35,7 @@ def assert_close(actual: Any, expected: Any, *, rtol: float | None = None, atol:
                                equal_nan=equal_nan, err_msg="" if msg is None else str(msg))
 
 
-assert_allclose = assert_close
+def assert_allclose(actual: Any, expected: Any, rtol: float | None = None, atol: float | None = None,
+                    equal_nan: bool = True, msg: str = "") -> None:
+    """The older, looser comparison: dtypes may differ and NaNs are equal."""
+    assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan, check_dtype=False, msg=msg or None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
+from ..nn import functional as F
 from ..tensor import Size, Tensor
 from . import constraints
 from .distribution import ExponentialFamily
@@ -37,7 +38,7 @@ class Bernoulli(LogitsOrProbs, ExponentialFamily):
     def mode(self) -> Tensor:
         """NaN where both values are equally likely."""
         p = self.probs
-        return graphc.where(p == 0.5, math.nan, (p >= 0.5).to(p.dtype))
+        return ops.where(p == 0.5, math.nan, (p >= 0.5).to(p.dtype))
 
     @property
     def variance(self) -> Tensor:
@@ -48,26 +49,26 @@ class Bernoulli(LogitsOrProbs, ExponentialFamily):
         return self._param.size()
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with graphc.no_grad():
-            return graphc.bernoulli(self.probs.expand(tuple(self._extended_shape(sample_shape))))
+        with no_grad():
+            return ops.bernoulli(self.probs.expand(tuple(self._extended_shape(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         logits, value = broadcast_all(self.logits, value)
-        return -graphc.nn.functional.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -F.binary_cross_entropy_with_logits(logits, value, reduction="none")
 
     def entropy(self) -> Tensor:
-        return graphc.nn.functional.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
+        return F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        values = graphc.arange(2, dtype=self._param.dtype, device=self._param.device)
+        values = ops.arange(2, dtype=self._param.dtype, device=self._param.device)
         values = values.reshape((-1,) + (1,) * len(self._batch_shape))
         return values.expand((-1, *self._batch_shape)) if expand else values
 
     @property
     def _natural_params(self) -> tuple[Tensor]:
-        return (graphc.logit(self.probs),)
+        return (ops.logit(self.probs),)
 
     def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return graphc.log1p(graphc.exp(x))
+        return ops.log1p(ops.exp(x))

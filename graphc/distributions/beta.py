@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .dirichlet import Dirichlet
@@ -22,7 +21,7 @@ class Beta(ExponentialFamily):
 
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None):
         one, zero = broadcast_all(concentration1, concentration0)
-        self._dirichlet = Dirichlet(graphc.stack([one, zero], -1), validate_args=validate_args)
+        self._dirichlet = Dirichlet(ops.stack([one, zero], -1), validate_args=validate_args)
         super().__init__(self._dirichlet._batch_shape, validate_args=validate_args)
 
     @property
@@ -60,8 +59,8 @@ class Beta(ExponentialFamily):
         if self._validate_args:
             self._validate_sample(value)
         a, b = self.concentration1, self.concentration0
-        return (graphc.xlogy(a - 1.0, value) + graphc.xlogy(b - 1.0, 1.0 - value)
-                + graphc.lgamma(a + b) - graphc.lgamma(a) - graphc.lgamma(b))
+        return (ops.xlogy(a - 1.0, value) + ops.xlogy(b - 1.0, 1.0 - value)
+                + ops.lgamma(a + b) - ops.lgamma(a) - ops.lgamma(b))
 
     def entropy(self) -> Tensor:
         return self._dirichlet.entropy()
@@ -71,4 +70,4 @@ class Beta(ExponentialFamily):
         return self.concentration1, self.concentration0
 
     def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        return graphc.lgamma(x) + graphc.lgamma(y) - graphc.lgamma(x + y)
+        return ops.lgamma(x) + ops.lgamma(y) - ops.lgamma(x + y)

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
+from ..nn import functional as F
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -49,7 +50,7 @@ class Binomial(LogitsOrProbs, Distribution):
 
     @property
     def mode(self) -> Tensor:
-        return graphc.minimum(((self.total_count + 1) * self.probs).floor().clamp(min=0), self.total_count)
+        return ops.minimum(((self.total_count + 1) * self.probs).floor().clamp(min=0), self.total_count)
 
     @property
     def variance(self) -> Tensor:
@@ -57,7 +58,7 @@ class Binomial(LogitsOrProbs, Distribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = tuple(self._extended_shape(sample_shape))
-        with graphc.no_grad():
+        with no_grad():
             return draw(lambda rng, n, p: rng.binomial(n.astype("int64"), p), self.probs, self.total_count.expand(shape),
                         self.probs.expand(shape))
 
@@ -66,8 +67,8 @@ class Binomial(LogitsOrProbs, Distribution):
         if self._validate_args:
             self._validate_sample(value)
         n, logits = self.total_count, self.logits
-        choose = graphc.lgamma(n + 1) - graphc.lgamma(value + 1) - graphc.lgamma(n - value + 1)
-        return choose + value * logits - n * graphc.nn.functional.softplus(logits)
+        choose = ops.lgamma(n + 1) - ops.lgamma(value + 1) - ops.lgamma(n - value + 1)
+        return choose + value * logits - n * F.softplus(logits)
 
     def entropy(self) -> Tensor:
         """By summation over the support; all ``total_count`` must be equal."""
@@ -75,13 +76,13 @@ class Binomial(LogitsOrProbs, Distribution):
         if int(self.total_count.min().item()) != n:
             raise NotImplementedError("Inhomogeneous total count not supported by `entropy`.")
         log_prob = self.log_prob(self.enumerate_support(False))
-        return -(graphc.exp(log_prob) * log_prob).sum(0)
+        return -(ops.exp(log_prob) * log_prob).sum(0)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         n = int(self.total_count.max().item())
         if int(self.total_count.min().item()) != n:
             raise NotImplementedError("Inhomogeneous total count not supported by `enumerate_support`.")
-        values = graphc.arange(1 + n, dtype=self._param.dtype, device=self._param.device)
+        values = ops.arange(1 + n, dtype=self._param.dtype, device=self._param.device)
         values = values.reshape((-1,) + (1,) * len(self._batch_shape))
         return values.expand((-1, *self._batch_shape)) if expand else values
 
@@ -106,7 +107,7 @@ class NegativeBinomial(LogitsOrProbs, Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return self.total_count * graphc.exp(self.logits)
+        return self.total_count * ops.exp(self.logits)
 
     @property
     def mode(self) -> Tensor:
@@ -114,18 +115,18 @@ class NegativeBinomial(LogitsOrProbs, Distribution):
 
     @property
     def variance(self) -> Tensor:
-        return self.mean / graphc.sigmoid(-self.logits)
+        return self.mean / ops.sigmoid(-self.logits)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Poisson with gamma distributed rates."""
-        with graphc.no_grad():
-            rate = Gamma(self.total_count, graphc.exp(-self.logits), validate_args=False).sample(sample_shape)
-            return graphc.poisson(rate)
+        with no_grad():
+            rate = Gamma(self.total_count, ops.exp(-self.logits), validate_args=False).sample(sample_shape)
+            return ops.poisson(rate)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        n, log_sigmoid = self.total_count, graphc.nn.functional.logsigmoid
+        n, log_sigmoid = self.total_count, F.logsigmoid
         unnormalized = n * log_sigmoid(-self.logits) + value * log_sigmoid(self.logits)
-        normalization = graphc.lgamma(1.0 + value) + graphc.lgamma(n) - graphc.lgamma(n + value)
-        return unnormalized - graphc.where(n + value == 0, 0.0, normalization)
+        normalization = ops.lgamma(1.0 + value) + ops.lgamma(n) - ops.lgamma(n + value)
+        return unnormalized - ops.where(n + value == 0, 0.0, normalization)

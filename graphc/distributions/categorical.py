@@ -4,8 +4,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
+from ..dtypes import int64
 from ..tensor import Size, Tensor
 from . import constraints
 from .distribution import Distribution
@@ -46,7 +47,7 @@ class Categorical(LogitsOrProbs, Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return graphc.full(tuple(self._extended_shape()), math.nan, dtype=self.probs.dtype, device=self.probs.device)
+        return ops.full(tuple(self._extended_shape()), math.nan, dtype=self.probs.dtype, device=self.probs.device)
 
     @property
     def mode(self) -> Tensor:
@@ -59,17 +60,17 @@ class Categorical(LogitsOrProbs, Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """int64 of shape ``sample_shape + batch_shape``."""
         shape = self._extended_shape(sample_shape)
-        with graphc.no_grad():
+        with no_grad():
             rows = self.probs.reshape(-1, self._num_events)
             n = Size(sample_shape if not isinstance(sample_shape, int) else (sample_shape,)).numel()
             if n * rows.shape[0] == 0:
-                return graphc.empty(tuple(shape), dtype=graphc.int64, device=rows.device)
-            return graphc.multinomial(rows, n, True).T.reshape(tuple(shape))
+                return ops.empty(tuple(shape), dtype=int64, device=rows.device)
+            return ops.multinomial(rows, n, True).T.reshape(tuple(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        index, logits = graphc.broadcast_tensors(value.long().unsqueeze(-1), self.logits)
+        index, logits = ops.broadcast_tensors(value.long().unsqueeze(-1), self.logits)
         return logits.gather(-1, index[..., :1]).squeeze(-1)
 
     def entropy(self) -> Tensor:
@@ -77,6 +78,6 @@ class Categorical(LogitsOrProbs, Distribution):
         return -(logits * self.probs).sum(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        values = graphc.arange(self._num_events, dtype=graphc.int64, device=self._param.device)
+        values = ops.arange(self._num_events, dtype=int64, device=self._param.device)
         values = values.reshape((-1,) + (1,) * len(self._batch_shape))
         return values.expand((-1, *self._batch_shape)) if expand else values

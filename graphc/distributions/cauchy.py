@@ -4,8 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Size, Tensor
 from . import constraints
 from .distribution import Distribution
@@ -25,7 +24,7 @@ class Cauchy(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return graphc.full(tuple(self._extended_shape()), math.nan, dtype=self.loc.dtype, device=self.loc.device)
+        return ops.full(tuple(self._extended_shape()), math.nan, dtype=self.loc.dtype, device=self.loc.device)
 
     @property
     def mode(self) -> Tensor:
@@ -33,28 +32,28 @@ class Cauchy(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        return graphc.full(tuple(self._extended_shape()), math.inf, dtype=self.loc.dtype, device=self.loc.device)
+        return ops.full(tuple(self._extended_shape()), math.inf, dtype=self.loc.dtype, device=self.loc.device)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return self._expanded(Cauchy, batch_shape, _instance, ("loc", "scale"))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape: Size = self._extended_shape(sample_shape)
-        u = graphc.rand(tuple(shape), dtype=self.loc.dtype, device=self.loc.device)
-        return self.loc + self.scale * graphc.tan(math.pi * (u - 0.5))
+        u = ops.rand(tuple(shape), dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + self.scale * ops.tan(math.pi * (u - 0.5))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return -math.log(math.pi) - self.scale.log() - graphc.log1p(((value - self.loc) / self.scale).pow(2))
+        return -math.log(math.pi) - self.scale.log() - ops.log1p(((value - self.loc) / self.scale).pow(2))
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return graphc.atan((value - self.loc) / self.scale) / math.pi + 0.5
+        return ops.atan((value - self.loc) / self.scale) / math.pi + 0.5
 
     def icdf(self, value: Tensor) -> Tensor:
-        return graphc.tan(math.pi * (value - 0.5)) * self.scale + self.loc
+        return ops.tan(math.pi * (value - 0.5)) * self.scale + self.loc
 
     def entropy(self) -> Tensor:
         return math.log(4 * math.pi) + self.scale.log()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import graphc
-
+from .. import linalg, ops
+from ..dtypes import bool_, finfo
 from ..tensor import Tensor
 
 
@@ -209,7 +209,7 @@ class _LowerCholesky(_LowerTriangular):
 
 class _CorrCholesky(_LowerCholesky):
     def check(self, value: Tensor) -> Tensor:
-        tolerance = graphc.finfo(value.dtype).eps * value.shape[-1] * 10
+        tolerance = finfo(value.dtype).eps * value.shape[-1] * 10
         unit = ((value * value).sum(-1) - 1).abs() <= tolerance
         return super().check(value) & unit.all(-1)
 
@@ -218,7 +218,7 @@ class _Square(Constraint):
     event_dim = 2
 
     def check(self, value: Tensor) -> Tensor:
-        return graphc.full(tuple(value.shape[:-2]), value.shape[-2] == value.shape[-1], dtype=graphc.bool)
+        return ops.full(tuple(value.shape[:-2]), value.shape[-2] == value.shape[-1], dtype=bool_)
 
 
 class _Symmetric(_Square):
@@ -226,7 +226,7 @@ class _Symmetric(_Square):
         square = super().check(value)
         if value.shape[-2] != value.shape[-1]:
             return square
-        return graphc.isclose(value, value.mT, atol=1e-6).all(-2).all(-1)
+        return ops.isclose(value, value.mT, atol=1e-6).all(-2).all(-1)
 
 
 class _PositiveSemidefinite(_Symmetric):
@@ -234,7 +234,7 @@ class _PositiveSemidefinite(_Symmetric):
         symmetric = super().check(value)
         if value.shape[-2] != value.shape[-1]:
             return symmetric
-        return symmetric & (graphc.linalg.eigvalsh(value) >= 0).all(-1)
+        return symmetric & (linalg.eigvalsh(value) >= 0).all(-1)
 
 
 class _PositiveDefinite(_Symmetric):
@@ -242,7 +242,7 @@ class _PositiveDefinite(_Symmetric):
         symmetric = super().check(value)
         if value.shape[-2] != value.shape[-1]:
             return symmetric
-        return symmetric & (graphc.linalg.cholesky_ex(value).info == 0)
+        return symmetric & (linalg.cholesky_ex(value).info == 0)
 
 
 class _Cat(Constraint):
@@ -260,7 +260,7 @@ class _Cat(Constraint):
         for c, n in zip(self.cseq, self.lengths):
             parts.append(c.check(value.narrow(self.dim, start, n)))
             start += n
-        return graphc.cat(parts, self.dim)
+        return ops.cat(parts, self.dim)
 
 
 class _Stack(Constraint):
@@ -273,7 +273,7 @@ class _Stack(Constraint):
         self.event_dim = extra + 1 if dim + extra < 0 else extra
 
     def check(self, value: Tensor) -> Tensor:
-        return graphc.stack([c.check(value.select(self.dim, i)) for i, c in enumerate(self.cseq)], self.dim)
+        return ops.stack([c.check(value.select(self.dim, i)) for i, c in enumerate(self.cseq)], self.dim)
 
 
 def is_dependent(constraint: Constraint) -> bool:

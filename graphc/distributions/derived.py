@@ -4,8 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .cauchy import Cauchy
@@ -106,7 +105,7 @@ class HalfNormal(TransformedDistribution):
 
     @property
     def mode(self) -> Tensor:
-        return graphc.zeros_like(self.scale)
+        return ops.zeros_like(self.scale)
 
     @property
     def variance(self) -> Tensor:
@@ -115,7 +114,7 @@ class HalfNormal(TransformedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return graphc.where(value >= 0, self.base_dist.log_prob(value) + math.log(2), -math.inf)
+        return ops.where(value >= 0, self.base_dist.log_prob(value) + math.log(2), -math.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -149,21 +148,21 @@ class HalfCauchy(TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return graphc.full_like(self.scale, math.inf)
+        return ops.full_like(self.scale, math.inf)
 
     @property
     def mode(self) -> Tensor:
-        return graphc.zeros_like(self.scale)
+        return ops.zeros_like(self.scale)
 
     @property
     def variance(self) -> Tensor:
         return self.base_dist.variance
 
     def log_prob(self, value: Any) -> Tensor:
-        value = graphc.as_tensor(value, dtype=self.scale.dtype, device=self.scale.device)
+        value = ops.as_tensor(value, dtype=self.scale.dtype, device=self.scale.device)
         if self._validate_args:
             self._validate_sample(value)
-        return graphc.where(value >= 0, self.base_dist.log_prob(value) + math.log(2), -math.inf)
+        return ops.where(value >= 0, self.base_dist.log_prob(value) + math.log(2), -math.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -186,8 +185,8 @@ class Gumbel(TransformedDistribution):
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None):
         self.loc, self.scale = broadcast_all(loc, scale)
         f = finfo_of(self.loc)
-        base = Uniform(graphc.full_like(self.loc, f.tiny), graphc.full_like(self.loc, 1 - f.eps), validate_args=validate_args)
-        transforms = [ExpTransform().inv, AffineTransform(loc=0, scale=-graphc.ones_like(self.scale)), ExpTransform().inv,
+        base = Uniform(ops.full_like(self.loc, f.tiny), ops.full_like(self.loc, 1 - f.eps), validate_args=validate_args)
+        transforms = [ExpTransform().inv, AffineTransform(loc=0, scale=-ops.ones_like(self.scale)), ExpTransform().inv,
                       AffineTransform(loc=self.loc, scale=-self.scale)]
         super().__init__(base, transforms, validate_args=validate_args)
 
@@ -270,7 +269,7 @@ class Weibull(TransformedDistribution):
     def __init__(self, scale: Any, concentration: Any, validate_args: bool | None = None):
         self.scale, self.concentration = broadcast_all(scale, concentration)
         self.concentration_reciprocal = self.concentration.reciprocal()
-        base = Exponential(graphc.ones_like(self.scale), validate_args=validate_args)
+        base = Exponential(ops.ones_like(self.scale), validate_args=validate_args)
         transforms = [PowerTransform(exponent=self.concentration_reciprocal), AffineTransform(loc=0, scale=self.scale)]
         super().__init__(base, transforms, validate_args=validate_args)
 
@@ -283,7 +282,7 @@ class Weibull(TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return self.scale * graphc.exp(graphc.lgamma(1 + self.concentration_reciprocal))
+        return self.scale * ops.exp(ops.lgamma(1 + self.concentration_reciprocal))
 
     @property
     def mode(self) -> Tensor:
@@ -293,11 +292,11 @@ class Weibull(TransformedDistribution):
     @property
     def variance(self) -> Tensor:
         r = self.concentration_reciprocal
-        return self.scale.pow(2) * (graphc.exp(graphc.lgamma(1 + 2 * r)) - graphc.exp(2 * graphc.lgamma(1 + r)))
+        return self.scale.pow(2) * (ops.exp(ops.lgamma(1 + 2 * r)) - ops.exp(2 * ops.lgamma(1 + r)))
 
     def entropy(self) -> Tensor:
         r = self.concentration_reciprocal
-        return euler_constant * (1 - r) + graphc.log(self.scale * r) + 1
+        return euler_constant * (1 - r) + ops.log(self.scale * r) + 1
 
 
 class InverseGamma(TransformedDistribution):
@@ -310,7 +309,7 @@ class InverseGamma(TransformedDistribution):
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None):
         base = Gamma(concentration, rate, validate_args=validate_args)
-        super().__init__(base, PowerTransform(-graphc.ones((), dtype=base.rate.dtype)), validate_args=validate_args)
+        super().__init__(base, PowerTransform(-ops.ones((), dtype=base.rate.dtype)), validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         return super().expand(batch_shape, self._get_checked_instance(InverseGamma, _instance))
@@ -326,7 +325,7 @@ class InverseGamma(TransformedDistribution):
     @property
     def mean(self) -> Tensor:
         a = self.concentration
-        return graphc.where(a > 1, self.rate / graphc.where(a > 1, a - 1, 1.0), math.inf)
+        return ops.where(a > 1, self.rate / ops.where(a > 1, a - 1, 1.0), math.inf)
 
     @property
     def mode(self) -> Tensor:
@@ -335,8 +334,8 @@ class InverseGamma(TransformedDistribution):
     @property
     def variance(self) -> Tensor:
         wide = self.concentration > 2
-        a = graphc.where(wide, self.concentration, 3.0)
-        return graphc.where(wide, self.rate.square() / ((a - 1).square() * (a - 2)), math.inf)
+        a = ops.where(wide, self.concentration, 3.0)
+        return ops.where(wide, self.rate.square() / ((a - 1).square() * (a - 2)), math.inf)
 
     def entropy(self) -> Tensor:
         a = self.concentration
@@ -352,7 +351,7 @@ class Kumaraswamy(TransformedDistribution):
 
     def __init__(self, concentration1: Any, concentration0: Any, validate_args: bool | None = None):
         self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
-        zero = graphc.zeros_like(self.concentration0)
+        zero = ops.zeros_like(self.concentration0)
         transforms = [PowerTransform(exponent=self.concentration0.reciprocal()), AffineTransform(loc=1.0, scale=-1.0),
                       PowerTransform(exponent=self.concentration1.reciprocal())]
         super().__init__(Uniform(zero, zero + 1, validate_args=validate_args), transforms, validate_args=validate_args)
@@ -367,7 +366,7 @@ class Kumaraswamy(TransformedDistribution):
         """b B(1 + n/a, b)."""
         a, b = self.concentration1, self.concentration0
         first = 1 + n / a
-        return graphc.exp(b.log() + graphc.lgamma(first) + graphc.lgamma(b) - graphc.lgamma(first + b))
+        return ops.exp(b.log() + ops.lgamma(first) + ops.lgamma(b) - ops.lgamma(first + b))
 
     @property
     def mean(self) -> Tensor:
@@ -378,8 +377,8 @@ class Kumaraswamy(TransformedDistribution):
         """NaN where the density has no interior maximum."""
         a, b = self.concentration1, self.concentration0
         inside = (a >= 1) & (b >= 1) & ~((a == 1) & (b == 1))
-        value = (graphc.log((a - 1).clamp(min=0)) - graphc.log((a * b - 1).abs())) / a
-        return graphc.where(inside, value.exp(), math.nan)
+        value = (ops.log((a - 1).clamp(min=0)) - ops.log((a * b - 1).abs())) / a
+        return ops.where(inside, value.exp(), math.nan)
 
     @property
     def variance(self) -> Tensor:
@@ -388,5 +387,5 @@ class Kumaraswamy(TransformedDistribution):
     def entropy(self) -> Tensor:
         """With the harmonic number of b, psi(b + 1) + gamma."""
         ra, rb = self.concentration1.reciprocal(), self.concentration0.reciprocal()
-        harmonic = graphc.digamma(self.concentration0 + 1) + euler_constant
+        harmonic = ops.digamma(self.concentration0 + 1) + euler_constant
         return (1 - rb) + (1 - ra) * harmonic + ra.log() + rb.log()

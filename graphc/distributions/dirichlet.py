@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..nn import functional as F
 from ..tensor import Tensor
 from . import constraints
 from .distribution import ExponentialFamily
@@ -37,8 +37,8 @@ class Dirichlet(ExponentialFamily):
         """Without an interior mode: the corner of the largest concentration."""
         less = (self.concentration - 1).clamp(min=0.0)
         mode = less / less.sum(-1, True)
-        corner = graphc.nn.functional.one_hot(mode.nan_to_num(nan=-1.0).argmax(-1), mode.shape[-1]).to(mode.dtype)
-        return graphc.where((self.concentration < 1).all(-1, keepdim=True), corner, mode)
+        corner = F.one_hot(mode.nan_to_num(nan=-1.0).argmax(-1), mode.shape[-1]).to(mode.dtype)
+        return ops.where((self.concentration < 1).all(-1, keepdim=True), corner, mode)
 
     @property
     def variance(self) -> Tensor:
@@ -50,23 +50,23 @@ class Dirichlet(ExponentialFamily):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         a = self.concentration.expand(tuple(self._extended_shape(sample_shape)))
-        return graphc.softmax(log_standard_gamma(a), -1)
+        return ops.softmax(log_standard_gamma(a), -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         a = self.concentration
-        return graphc.xlogy(a - 1.0, value).sum(-1) + graphc.lgamma(a.sum(-1)) - graphc.lgamma(a).sum(-1)
+        return ops.xlogy(a - 1.0, value).sum(-1) + ops.lgamma(a.sum(-1)) - ops.lgamma(a).sum(-1)
 
     def entropy(self) -> Tensor:
         a, k = self.concentration, self.concentration.shape[-1]
         total = a.sum(-1)
-        return (graphc.lgamma(a).sum(-1) - graphc.lgamma(total) - (k - total) * graphc.digamma(total)
-                - ((a - 1.0) * graphc.digamma(a)).sum(-1))
+        return (ops.lgamma(a).sum(-1) - ops.lgamma(total) - (k - total) * ops.digamma(total)
+                - ((a - 1.0) * ops.digamma(a)).sum(-1))
 
     @property
     def _natural_params(self) -> tuple[Tensor]:
         return (self.concentration,)
 
     def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return graphc.lgamma(x).sum(-1) - graphc.lgamma(x.sum(-1))
+        return ops.lgamma(x).sum(-1) - ops.lgamma(x.sum(-1))

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import enable_grad, grad, no_grad
 from ..tensor import Size, Tensor
 from . import constraints
 from .utils import as_size, known_false, lazy_property
@@ -44,7 +44,7 @@ class Distribution:
             if name not in self.__dict__ and isinstance(getattr(type(self), name, None), lazy_property):
                 continue  # derived from a parameter that is checked itself
             value = getattr(self, name)
-            with graphc.no_grad():
+            with no_grad():
                 bad = isinstance(value, Tensor) and known_false(constraint.check(value))
             if bad:
                 raise ValueError(f"Expected parameter {name} ({type(value).__name__} of shape {tuple(value.shape)}) of "
@@ -66,7 +66,7 @@ class Distribution:
         support = self.support
         if support is None or constraints.is_dependent(support):
             return
-        with graphc.no_grad():
+        with no_grad():
             bad = known_false(support.check(value))
         if bad:
             raise ValueError(f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) to be within "
@@ -104,7 +104,7 @@ class Distribution:
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draws of shape ``sample_shape + batch_shape + event_shape``, without gradient."""
-        with graphc.no_grad():
+        with no_grad():
             return self.rsample(sample_shape).detach()
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -136,7 +136,7 @@ class Distribution:
 
     def perplexity(self) -> Tensor:
         """e^entropy."""
-        return graphc.exp(self.entropy())
+        return ops.exp(self.entropy())
 
     # -------------------------------------------------------------------------------------------------------- helpers
     def _extended_shape(self, sample_shape: Any = ()) -> Size:
@@ -190,9 +190,9 @@ class ExponentialFamily(Distribution):
     def entropy(self) -> Tensor:
         """A(eta) - E[log h(x)] - eta·grad A(eta)."""
         params = [p.detach().requires_grad_() for p in self._natural_params]
-        with graphc.enable_grad():
+        with enable_grad():
             normalizer = self._log_normalizer(*params)
-            gradients = graphc.autograd.grad(normalizer.sum(), params, create_graph=True)
+            gradients = grad(normalizer.sum(), params, create_graph=True)
         result = normalizer - self._mean_carrier_measure
         for p, g in zip(params, gradients):
             term = p * g

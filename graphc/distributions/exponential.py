@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .distribution import ExponentialFamily
@@ -29,7 +28,7 @@ class Exponential(ExponentialFamily):
 
     @property
     def mode(self) -> Tensor:
-        return graphc.zeros_like(self.rate)
+        return ops.zeros_like(self.rate)
 
     @property
     def stddev(self) -> Tensor:
@@ -53,17 +52,17 @@ class Exponential(ExponentialFamily):
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return -graphc.expm1(-self.rate * value)
+        return -ops.expm1(-self.rate * value)
 
     def icdf(self, value: Tensor) -> Tensor:
-        return -graphc.log1p(-value) / self.rate
+        return -ops.log1p(-value) / self.rate
 
     def entropy(self) -> Tensor:
-        return 1.0 - graphc.log(self.rate)
+        return 1.0 - ops.log(self.rate)
 
     @property
     def _natural_params(self) -> tuple[Tensor]:
         return (-self.rate,)
 
     def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return -graphc.log(-x)
+        return -ops.log(-x)

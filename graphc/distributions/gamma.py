@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops, special
 from ..tensor import Tensor
 from . import constraints
 from .distribution import ExponentialFamily
@@ -45,27 +44,27 @@ class Gamma(ExponentialFamily):
         return value + (value.detach().clamp(min=finfo_of(value).tiny) - value.detach())  # not zero; gradient unchanged
 
     def log_prob(self, value: Any) -> Tensor:
-        value = graphc.as_tensor(value, dtype=self.rate.dtype, device=self.rate.device)
+        value = ops.as_tensor(value, dtype=self.rate.dtype, device=self.rate.device)
         if self._validate_args:
             self._validate_sample(value)
         a = self.concentration
-        return graphc.xlogy(a, self.rate) + graphc.xlogy(a - 1, value) - self.rate * value - graphc.lgamma(a)
+        return ops.xlogy(a, self.rate) + ops.xlogy(a - 1, value) - self.rate * value - ops.lgamma(a)
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return graphc.special.gammainc(self.concentration, self.rate * value)
+        return special.gammainc(self.concentration, self.rate * value)
 
     def entropy(self) -> Tensor:
         a = self.concentration
-        return a - graphc.log(self.rate) + graphc.lgamma(a) + (1.0 - a) * graphc.digamma(a)
+        return a - ops.log(self.rate) + ops.lgamma(a) + (1.0 - a) * ops.digamma(a)
 
     @property
     def _natural_params(self) -> tuple[Tensor, Tensor]:
         return self.concentration - 1, -self.rate
 
     def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        return graphc.lgamma(x + 1) + (x + 1) * graphc.log(-y.reciprocal())
+        return ops.lgamma(x + 1) + (x + 1) * ops.log(-y.reciprocal())
 
 
 class Chi2(Gamma):

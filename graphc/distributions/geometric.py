@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
+from ..nn import functional as F
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -35,23 +36,23 @@ class Geometric(LogitsOrProbs, Distribution):
 
     @property
     def mode(self) -> Tensor:
-        return graphc.zeros_like(self.probs)
+        return ops.zeros_like(self.probs)
 
     @property
     def variance(self) -> Tensor:
         return (1.0 / self.probs - 1.0) / self.probs
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with graphc.no_grad():
+        with no_grad():
             u = positive_uniform(self._extended_shape(sample_shape), self.probs)
-            return (u.log() / graphc.log1p(-self.probs)).floor()
+            return (u.log() / ops.log1p(-self.probs)).floor()
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         value, probs = broadcast_all(value, self.probs)
         certain = (probs == 1) & (value == 0)
-        return value * graphc.log1p(-graphc.where(certain, 0.0, probs)) + probs.log()
+        return value * ops.log1p(-ops.where(certain, 0.0, probs)) + probs.log()
 
     def entropy(self) -> Tensor:
-        return graphc.nn.functional.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none") / self.probs
+        return F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none") / self.probs

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-import graphc
-
+from .. import ops
 from ..autograd.function import Function
+from ..dtypes import finfo
 from ..ir.prims import special
 from ..ops.random import default_generator
 from ..tensor import Tensor, from_array, to_numpy
@@ -99,4 +99,4 @@ def log_standard_gamma(concentration: Tensor) -> Tensor:
 
 def standard_gamma(concentration: Tensor) -> Tensor:
     """Standard gamma draws, elementwise, never zero."""
-    return graphc.exp(log_standard_gamma(concentration)).clamp(min=graphc.finfo(concentration.dtype).tiny)
+    return ops.exp(log_standard_gamma(concentration)).clamp(min=finfo(concentration.dtype).tiny)

@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import graphc
-
+from .. import linalg, ops
+from ..autograd import grad
+from ..nn import functional as F
 from ..tensor import Tensor
 from .bernoulli import Bernoulli
 from .beta import Beta
@@ -64,27 +65,27 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
 
 
 def _infinite(t: Tensor) -> Tensor:
-    return graphc.full_like(t, math.inf)
+    return ops.full_like(t, math.inf)
 
 
 def _xlogx_ratio(t: Tensor, s: Tensor) -> Tensor:
     """t log(t / s), 0 for t = 0."""
-    return graphc.xlogy(t, t / s)
+    return ops.xlogy(t, t / s)
 
 
 @register_kl(Bernoulli, Bernoulli)
 def _bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
-    softplus = graphc.nn.functional.softplus
+    softplus = F.softplus
     one = p.probs * (softplus(-q.logits) - softplus(-p.logits))
-    one = graphc.where(p.probs == 0, 0.0, graphc.where(q.probs == 0, math.inf, one))
+    one = ops.where(p.probs == 0, 0.0, ops.where(q.probs == 0, math.inf, one))
     zero = (1 - p.probs) * (softplus(q.logits) - softplus(p.logits))
-    zero = graphc.where(p.probs == 1, 0.0, graphc.where(q.probs == 1, math.inf, zero))
+    zero = ops.where(p.probs == 1, 0.0, ops.where(q.probs == 1, math.inf, zero))
     return one + zero
 
 
 @register_kl(Beta, Beta)
 def _beta(p: Beta, q: Beta) -> Tensor:
-    lgamma, digamma = graphc.lgamma, graphc.digamma
+    lgamma, digamma = ops.lgamma, ops.digamma
     a1, b1, a2, b2 = p.concentration1, p.concentration0, q.concentration1, q.concentration0
     return (lgamma(a2) + lgamma(b2) + lgamma(a1 + b1) - lgamma(a2 + b2) - lgamma(a1) - lgamma(b1)
             + (a1 - a2) * digamma(a1) + (b1 - b2) * digamma(b1) + (a2 + b2 - a1 - b1) * digamma(a1 + b1))
@@ -96,14 +97,14 @@ def _binomial(p: Binomial, q: Binomial) -> Tensor:
     if (p.total_count < q.total_count).any().item():
         raise NotImplementedError("KL between Binomials where q.total_count > p.total_count is not implemented")
     kl = p.total_count * (p.probs * (p.logits - q.logits) + (-p.probs).log1p() - (-q.probs).log1p())
-    return graphc.where(p.total_count > q.total_count, math.inf, kl)
+    return ops.where(p.total_count > q.total_count, math.inf, kl)
 
 
 @register_kl(Categorical, Categorical)
 def _categorical(p: Categorical, q: Categorical) -> Tensor:
     t = p.probs * (p.logits - q.logits)
-    t = graphc.where((q.probs == 0).expand(tuple(t.shape)), math.inf, t)
-    t = graphc.where((p.probs == 0).expand(tuple(t.shape)), 0.0, t)
+    t = ops.where((q.probs == 0).expand(tuple(t.shape)), math.inf, t)
+    t = ops.where((p.probs == 0).expand(tuple(t.shape)), 0.0, t)
     return t.sum(-1)
 
 
@@ -141,7 +142,7 @@ def _family(p: ExponentialFamily, q: ExponentialFamily) -> Tensor:
                                   "Bregman divergences")
     params = [t.detach().requires_grad_() for t in p._natural_params]
     normalizer = p._log_normalizer(*params)
-    gradients = graphc.autograd.grad(normalizer.sum(), params, create_graph=True)
+    gradients = grad(normalizer.sum(), params, create_graph=True)
     result = q._log_normalizer(*q._natural_params) - normalizer
     for pn, qn, g in zip(params, q._natural_params, gradients):
         result = result - sum_rightmost((qn - pn) * g, len(q.event_shape))
@@ -189,8 +190,8 @@ def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
     if p.event_shape != q.event_shape:
         raise ValueError("KL-divergence between two Multivariate Normals with different event shapes cannot be computed")
     lp, lq = p._unbroadcasted_scale_tril, q._unbroadcasted_scale_tril
-    shape = graphc.broadcast_shapes(tuple(lp.shape), tuple(lq.shape))
-    half = graphc.linalg.solve_triangular(lq.expand(shape), lp.expand(shape), upper=False)
+    shape = ops.broadcast_shapes(tuple(lp.shape), tuple(lq.shape))
+    half = linalg.solve_triangular(lq.expand(shape), lp.expand(shape), upper=False)
     trace = half.pow(2).sum(-1).sum(-1)
     mahalanobis = batch_mahalanobis(lq, q.loc - p.loc)
     return q._half_log_det() - p._half_log_det() + 0.5 * (trace + mahalanobis - p.event_shape[0])
@@ -201,7 +202,7 @@ def _pareto(p: Pareto, q: Pareto) -> Tensor:
     ratio = p.scale / q.scale
     alpha = q.alpha / p.alpha
     kl = q.alpha * ratio.log() - alpha.log() + alpha - 1
-    return graphc.where(p.scale < q.scale, math.inf, kl)
+    return ops.where(p.scale < q.scale, math.inf, kl)
 
 
 @register_kl(Poisson, Poisson)
@@ -212,7 +213,7 @@ def _poisson(p: Poisson, q: Poisson) -> Tensor:
 @register_kl(Uniform, Uniform)
 def _uniform(p: Uniform, q: Uniform) -> Tensor:
     kl = ((q.high - q.low) / (p.high - p.low)).log()
-    return graphc.where((q.low > p.low) | (q.high < p.high), math.inf, kl)
+    return ops.where((q.low > p.low) | (q.high < p.high), math.inf, kl)
 
 
 @register_kl(Independent, Independent)

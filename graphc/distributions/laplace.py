@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -43,24 +42,24 @@ class Laplace(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = tuple(self._extended_shape(sample_shape))
-        u = graphc.rand(shape, dtype=self.loc.dtype, device=self.loc.device) * 2 - 1
+        u = ops.rand(shape, dtype=self.loc.dtype, device=self.loc.device) * 2 - 1
         tail = (1 - u.abs()).clamp(min=finfo_of(u).tiny)  # u = -1 must not give infinity
-        return self.loc - self.scale * u.sign() * graphc.log(tail)
+        return self.loc - self.scale * u.sign() * ops.log(tail)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return -graphc.log(2 * self.scale) - graphc.abs(value - self.loc) / self.scale
+        return -ops.log(2 * self.scale) - ops.abs(value - self.loc) / self.scale
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         d = value - self.loc
-        return 0.5 - 0.5 * d.sign() * graphc.expm1(-d.abs() / self.scale)
+        return 0.5 - 0.5 * d.sign() * ops.expm1(-d.abs() / self.scale)
 
     def icdf(self, value: Tensor) -> Tensor:
         term = value - 0.5
-        return self.loc - self.scale * term.sign() * graphc.log1p(-2 * term.abs())
+        return self.loc - self.scale * term.sign() * ops.log1p(-2 * term.abs())
 
     def entropy(self) -> Tensor:
-        return 1 + graphc.log(2 * self.scale)
+        return 1 + ops.log(2 * self.scale)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
 from ..tensor import Tensor
 from .categorical import Categorical
 from .distribution import Distribution
@@ -81,12 +81,12 @@ class MixtureSameFamily(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         value = value.unsqueeze(-1 - self._event_ndims)
-        weights = graphc.log_softmax(self.mixture_distribution.logits, dim=-1)
-        return graphc.logsumexp(self.component_distribution.log_prob(value) + weights, dim=-1)
+        weights = ops.log_softmax(self.mixture_distribution.logits, dim=-1)
+        return ops.logsumexp(self.component_distribution.log_prob(value) + weights, dim=-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = tuple(as_size(sample_shape))
-        with graphc.no_grad():
+        with no_grad():
             choice = self.mixture_distribution.expand(tuple(self.batch_shape)).sample(shape)
             samples = self.component_distribution.sample(shape)
             dim = len(shape) + len(self.batch_shape)

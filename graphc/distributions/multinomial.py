@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
+from ..nn import functional as F
 from ..tensor import Size, Tensor
 from . import constraints
 from .binomial import Binomial
@@ -64,24 +65,24 @@ class Multinomial(Distribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = as_size(sample_shape)
-        with graphc.no_grad():
+        with no_grad():
             draws = self._categorical.sample((self.total_count, *shape))
-            counts = graphc.nn.functional.one_hot(draws, self.event_shape[0]).sum(0)
+            counts = F.one_hot(draws, self.event_shape[0]).sum(0)
             return counts.type_as(self.probs)
 
     def entropy(self) -> Tensor:
         """n H(p) - log n! + sum over k, categories of P(k) log k!."""
-        n = graphc.scalar_tensor(float(self.total_count), dtype=self._param.dtype)
+        n = ops.scalar_tensor(float(self.total_count), dtype=self._param.dtype)
         cat_entropy = self._categorical.entropy()
-        term = n * cat_entropy - graphc.lgamma(n + 1)
+        term = n * cat_entropy - ops.lgamma(n + 1)
         binomial = Binomial(self.total_count, self.probs)
         support = binomial.enumerate_support(expand=False)[1:]
-        weights = graphc.exp(binomial.log_prob(support))
-        return term + (weights * graphc.lgamma(support + 1)).sum([0, -1])
+        weights = ops.exp(binomial.log_prob(support))
+        return term + (weights * ops.lgamma(support + 1)).sum([0, -1])
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         logits, value = broadcast_all(self.logits, value)
-        logits = graphc.where((value == 0) & (logits == -float("inf")), 0.0, logits)
-        return (graphc.lgamma(value.sum(-1) + 1) - graphc.lgamma(value + 1).sum(-1)) + (logits * value).sum(-1)
+        logits = ops.where((value == 0) & (logits == -float("inf")), 0.0, logits)
+        return (ops.lgamma(value.sum(-1) + 1) - ops.lgamma(value + 1).sum(-1)) + (logits * value).sum(-1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import linalg, ops
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -14,18 +13,18 @@ from .utils import as_size, lazy_property, standard_normal
 
 def batch_mahalanobis(tril: Tensor, diff: Tensor) -> Tensor:
     """diff^T (L L^T)^-1 diff over the last dimension."""
-    shape = graphc.broadcast_shapes(tuple(tril.shape[:-2]), tuple(diff.shape[:-1]))
+    shape = ops.broadcast_shapes(tuple(tril.shape[:-2]), tuple(diff.shape[:-1]))
     n = diff.shape[-1]
-    solved = graphc.linalg.solve_triangular(tril.expand((*shape, n, n)), diff.expand((*shape, n)).unsqueeze(-1), upper=False)
+    solved = linalg.solve_triangular(tril.expand((*shape, n, n)), diff.expand((*shape, n)).unsqueeze(-1), upper=False)
     return solved.squeeze(-1).pow(2).sum(-1)
 
 
 def precision_to_scale_tril(precision: Tensor) -> Tensor:
     """Cholesky factor of the inverse: P = J L' L'^T J for the exchange matrix J gives P^-1 = L L^T with lower L."""
-    factor = graphc.linalg.cholesky(graphc.flip(precision, (-2, -1)))
-    upper_inverse = graphc.flip(factor, (-2, -1)).mT
-    eye = graphc.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
-    return graphc.linalg.solve_triangular(upper_inverse, eye.expand(tuple(upper_inverse.shape)), upper=False)
+    factor = linalg.cholesky(ops.flip(precision, (-2, -1)))
+    upper_inverse = ops.flip(factor, (-2, -1)).mT
+    eye = ops.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
+    return linalg.solve_triangular(upper_inverse, eye.expand(tuple(upper_inverse.shape)), upper=False)
 
 
 class MultivariateNormal(Distribution):
@@ -48,14 +47,14 @@ class MultivariateNormal(Distribution):
         ((name, matrix),) = matrices.items()
         if matrix.ndim < 2:
             raise ValueError(f"{name} must be at least two-dimensional, with optional leading batch dimensions")
-        batch = tuple(graphc.broadcast_shapes(tuple(matrix.shape[:-2]), tuple(loc.shape[:-1])))
+        batch = tuple(ops.broadcast_shapes(tuple(matrix.shape[:-2]), tuple(loc.shape[:-1])))
         self.loc = loc.expand((*batch, loc.shape[-1]))
         self.__dict__[name] = matrix.expand(batch + tuple(matrix.shape[-2:]))
         super().__init__(batch, self.loc.shape[-1:], validate_args=validate_args)
         if name == "scale_tril":
             self._unbroadcasted_scale_tril = matrix
         elif name == "covariance_matrix":
-            self._unbroadcasted_scale_tril = graphc.linalg.cholesky(matrix)
+            self._unbroadcasted_scale_tril = linalg.cholesky(matrix)
         else:
             self._unbroadcasted_scale_tril = precision_to_scale_tril(matrix)
 
@@ -83,8 +82,8 @@ class MultivariateNormal(Distribution):
     @lazy_property
     def precision_matrix(self) -> Tensor:
         low = self._unbroadcasted_scale_tril
-        eye = graphc.eye(low.shape[-1], dtype=low.dtype, device=low.device)
-        return self._full(graphc.cholesky_solve(eye.expand(tuple(low.shape)), low))
+        eye = ops.eye(low.shape[-1], dtype=low.dtype, device=low.device)
+        return self._full(ops.cholesky_solve(eye.expand(tuple(low.shape)), low))
 
     @property
     def mean(self) -> Tensor:

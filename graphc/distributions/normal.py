@@ -4,8 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .distribution import ExponentialFamily
@@ -55,17 +54,17 @@ class Normal(ExponentialFamily):
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return 0.5 * (1 + graphc.erf((value - self.loc) / (self.scale * math.sqrt(2))))
+        return 0.5 * (1 + ops.erf((value - self.loc) / (self.scale * math.sqrt(2))))
 
     def icdf(self, value: Tensor) -> Tensor:
-        return self.loc + self.scale * graphc.erfinv(2 * value - 1) * math.sqrt(2)
+        return self.loc + self.scale * ops.erfinv(2 * value - 1) * math.sqrt(2)
 
     def entropy(self) -> Tensor:
-        return 0.5 + 0.5 * math.log(2 * math.pi) + graphc.log(self.scale)
+        return 0.5 + 0.5 * math.log(2 * math.pi) + ops.log(self.scale)
 
     @property
     def _natural_params(self) -> tuple[Tensor, Tensor]:
         return self.loc / self.scale.pow(2), -0.5 * self.scale.pow(2).reciprocal()
 
     def _log_normalizer(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
-        return -0.25 * x.pow(2) / y + 0.5 * graphc.log(-math.pi / y)
+        return -0.25 * x.pow(2) / y + 0.5 * ops.log(-math.pi / y)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..nn import functional as F
 from ..tensor import Size, Tensor
 from . import constraints
 from .categorical import Categorical
@@ -58,7 +58,7 @@ class OneHotCategorical(Distribution):
         return self._categorical.param_shape
 
     def _one_hot(self, index: Tensor) -> Tensor:
-        return graphc.nn.functional.one_hot(index, self._categorical._num_events).to(self._param.dtype)
+        return F.one_hot(index, self._categorical._num_events).to(self._param.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return self._one_hot(self._categorical.sample(sample_shape))
@@ -73,7 +73,7 @@ class OneHotCategorical(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         n = self.event_shape[0]
-        values = graphc.eye(n, dtype=self._param.dtype, device=self._param.device)
+        values = ops.eye(n, dtype=self._param.dtype, device=self._param.device)
         values = values.reshape((n, *(1,) * len(self.batch_shape), n))
         return values.expand((n, *self.batch_shape, n)) if expand else values
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..autograd import no_grad
 from ..tensor import Tensor
 from . import constraints
 from .distribution import ExponentialFamily
@@ -37,18 +37,18 @@ class Poisson(ExponentialFamily):
         return self._expanded(Poisson, batch_shape, _instance, ("rate",))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with graphc.no_grad():
-            return graphc.poisson(self.rate.expand(tuple(self._extended_shape(sample_shape))))
+        with no_grad():
+            return ops.poisson(self.rate.expand(tuple(self._extended_shape(sample_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         rate, value = broadcast_all(self.rate, value)
-        return graphc.xlogy(value, rate) - rate - graphc.lgamma(value + 1)
+        return ops.xlogy(value, rate) - rate - ops.lgamma(value + 1)
 
     @property
     def _natural_params(self) -> tuple[Tensor]:
-        return (graphc.log(self.rate),)
+        return (ops.log(self.rate),)
 
     def _log_normalizer(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return graphc.exp(x)
+        return ops.exp(x)

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..nn import functional as F
 from ..tensor import Size, Tensor
 from . import constraints
 from .categorical import Categorical
@@ -37,7 +37,7 @@ class LogitRelaxedBernoulli(LogitsOrProbs, Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = tuple(self._extended_shape(sample_shape))
-        u = clamp_probs(graphc.rand(shape, dtype=self._param.dtype, device=self._param.device))
+        u = clamp_probs(ops.rand(shape, dtype=self._param.dtype, device=self._param.device))
         return (u.log() - (-u).log1p() + self.logits.expand(shape)) / self.temperature
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ class LogitRelaxedBernoulli(LogitsOrProbs, Distribution):
         logits, value = broadcast_all(self.logits, value)
         diff = logits - value * self.temperature
         t = self.temperature
-        log_t = t.log() if isinstance(t, Tensor) else graphc.as_tensor(t, dtype=diff.dtype).log()
-        return log_t + diff - 2 * graphc.nn.functional.softplus(diff)
+        log_t = t.log() if isinstance(t, Tensor) else ops.as_tensor(t, dtype=diff.dtype).log()
+        return log_t + diff - 2 * F.softplus(diff)
 
 
 class RelaxedBernoulli(TransformedDistribution):
@@ -111,7 +111,7 @@ class ExpRelaxedCategorical(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = tuple(self._extended_shape(sample_shape))
-        u = clamp_probs(graphc.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+        u = clamp_probs(ops.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
         scores = (self.logits - (-(u.log())).log()) / self.temperature
         return scores - scores.logsumexp(dim=-1, keepdim=True)
 
@@ -120,8 +120,8 @@ class ExpRelaxedCategorical(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         logits, value = broadcast_all(self.logits, value)
-        t = graphc.as_tensor(self.temperature, dtype=logits.dtype)
-        log_scale = graphc.lgamma(graphc.full_like(t, float(k))) + t.log() * (k - 1)
+        t = ops.as_tensor(self.temperature, dtype=logits.dtype)
+        log_scale = ops.lgamma(ops.full_like(t, float(k))) + t.log() * (k - 1)
         score = logits - value * t
         return (score - score.logsumexp(dim=-1, keepdim=True)).sum(-1) + log_scale
 

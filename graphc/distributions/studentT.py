@@ -4,8 +4,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -27,7 +26,7 @@ class StudentT(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        return graphc.where(self.df <= 1, math.nan, self.loc)
+        return ops.where(self.df <= 1, math.nan, self.loc)
 
     @property
     def mode(self) -> Tensor:
@@ -37,9 +36,9 @@ class StudentT(Distribution):
     def variance(self) -> Tensor:
         """Infinite up to df = 2, undefined up to df = 1."""
         wide = self.df > 2
-        safe = graphc.where(wide, self.df, 3.0)
+        safe = ops.where(wide, self.df, 3.0)
         finite = self.scale.pow(2) * safe / (safe - 2)
-        return graphc.where(wide, finite, graphc.where(self.df > 1, math.inf, math.nan))
+        return ops.where(wide, finite, ops.where(self.df > 1, math.inf, math.nan))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = self._expanded(StudentT, batch_shape, _instance, ("df", "loc", "scale"))
@@ -48,20 +47,20 @@ class StudentT(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         x = standard_normal(self._extended_shape(sample_shape), self.df)
-        return self.loc + self.scale * (x * graphc.rsqrt(self._chi2.rsample(sample_shape) / self.df))
+        return self.loc + self.scale * (x * ops.rsqrt(self._chi2.rsample(sample_shape) / self.df))
 
     def _log_scale(self) -> Tensor:
         """Minus the logarithm of the density at ``loc``."""
         half = 0.5 * self.df
-        return (self.scale.log() + 0.5 * self.df.log() + 0.5 * math.log(math.pi) + graphc.lgamma(half)
-                - graphc.lgamma(0.5 * (self.df + 1.0)))
+        return (self.scale.log() + 0.5 * self.df.log() + 0.5 * math.log(math.pi) + ops.lgamma(half)
+                - ops.lgamma(0.5 * (self.df + 1.0)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         y = (value - self.loc) / self.scale
-        return -0.5 * (self.df + 1.0) * graphc.log1p(y.pow(2.0) / self.df) - self._log_scale()
+        return -0.5 * (self.df + 1.0) * ops.log1p(y.pow(2.0) / self.df) - self._log_scale()
 
     def entropy(self) -> Tensor:
         more = 0.5 * (self.df + 1)
-        return self._log_scale() + more * (graphc.digamma(more) - graphc.digamma(0.5 * self.df))
+        return self._log_scale() + more * (ops.digamma(more) - ops.digamma(0.5 * self.df))

@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from ..autograd import no_grad
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -61,7 +60,7 @@ class TransformedDistribution(Distribution):
         return support
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with graphc.no_grad():
+        with no_grad():
             x = self.base_dist.sample(sample_shape)
             for t in self.transforms:
                 x = t(x)

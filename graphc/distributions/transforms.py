@@ -4,8 +4,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import graphc
-
+from .. import ops
+from ..dtypes import get_default_dtype
+from ..nn import functional as F
 from ..tensor import Size, Tensor
 from . import constraints
 from .transforms_base import (
@@ -56,7 +57,7 @@ class PowerTransform(Transform):
     def __init__(self, exponent: Any, cache_size: int = 0):
         super().__init__(cache_size=cache_size)
         if not isinstance(exponent, Tensor):
-            exponent = graphc.as_tensor(exponent, dtype=graphc.get_default_dtype())
+            exponent = ops.as_tensor(exponent, dtype=get_default_dtype())
         self.exponent = exponent
 
     def with_cache(self, cache_size: int = 1) -> Any:
@@ -81,7 +82,7 @@ class PowerTransform(Transform):
         return (self.exponent * y / x).abs().log()
 
     def forward_shape(self, shape: Any) -> Size:
-        return graphc.broadcast_shapes(tuple(shape), tuple(self.exponent.shape))
+        return ops.broadcast_shapes(tuple(shape), tuple(self.exponent.shape))
 
     inverse_shape = forward_shape
 
@@ -93,15 +94,15 @@ class SigmoidTransform(_Same):
 
     def _call(self, x: Tensor) -> Tensor:
         f = finfo_of(x)
-        return graphc.sigmoid(x).clamp(min=f.tiny, max=1.0 - f.eps)
+        return ops.sigmoid(x).clamp(min=f.tiny, max=1.0 - f.eps)
 
     def _inverse(self, y: Tensor) -> Tensor:
         f = finfo_of(y)
         y = y.clamp(min=f.tiny, max=1.0 - f.eps)
-        return y.log() - graphc.log1p(-y)
+        return y.log() - ops.log1p(-y)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -graphc.nn.functional.softplus(-x) - graphc.nn.functional.softplus(x)
+        return -F.softplus(-x) - F.softplus(x)
 
 
 class SoftplusTransform(_Same):
@@ -110,13 +111,13 @@ class SoftplusTransform(_Same):
     domain, codomain, bijective, sign = constraints.real, constraints.positive, True, +1
 
     def _call(self, x: Tensor) -> Tensor:
-        return graphc.nn.functional.softplus(x)
+        return F.softplus(x)
 
     def _inverse(self, y: Tensor) -> Tensor:
         return (-y).expm1().neg().log() + y
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -graphc.nn.functional.softplus(-x)
+        return -F.softplus(-x)
 
 
 class TanhTransform(_Same):
@@ -128,11 +129,11 @@ class TanhTransform(_Same):
         return x.tanh()
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return graphc.atanh(y)
+        return ops.atanh(y)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2x)), without cancellation."""
-        return 2.0 * (math.log(2.0) - x - graphc.nn.functional.softplus(-2.0 * x))
+        return 2.0 * (math.log(2.0) - x - F.softplus(-2.0 * x))
 
 
 class AbsTransform(_Same):
@@ -191,24 +192,24 @@ class AffineTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         if isinstance(self.scale, Tensor):
-            log_scale = graphc.abs(self.scale).log()
+            log_scale = ops.abs(self.scale).log()
         else:
-            log_scale = graphc.full_like(x, math.log(abs(self.scale)))
+            log_scale = ops.full_like(x, math.log(abs(self.scale)))
         shape = tuple(x.shape)
         if self._event_dim:
-            log_scale = sum_rightmost(log_scale.expand(graphc.broadcast_shapes(tuple(log_scale.shape), shape)), self._event_dim)
+            log_scale = sum_rightmost(log_scale.expand(ops.broadcast_shapes(tuple(log_scale.shape), shape)), self._event_dim)
             shape = shape[:len(shape) - self._event_dim]
-        return log_scale.expand(graphc.broadcast_shapes(tuple(log_scale.shape), shape))
+        return log_scale.expand(ops.broadcast_shapes(tuple(log_scale.shape), shape))
 
     def forward_shape(self, shape: Any) -> Size:
         parts = [tuple(p.shape) for p in (self.loc, self.scale) if isinstance(p, Tensor)]
-        return graphc.broadcast_shapes(tuple(shape), *parts)
+        return ops.broadcast_shapes(tuple(shape), *parts)
 
     inverse_shape = forward_shape
 
 
 def _same_parameter(a: Any, b: Any) -> bool:
-    return bool((graphc.as_tensor(a) == graphc.as_tensor(b)).all().item())
+    return bool((ops.as_tensor(a) == ops.as_tensor(b)).all().item())
 
 
 class SoftmaxTransform(_Same):
@@ -217,7 +218,7 @@ class SoftmaxTransform(_Same):
     domain, codomain = constraints.real_vector, constraints.simplex
 
     def _call(self, x: Tensor) -> Tensor:
-        return graphc.softmax(x, -1)
+        return ops.softmax(x, -1)
 
     def _inverse(self, y: Tensor) -> Tensor:
         return y.log()

@@ -4,8 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Size, Tensor
 from . import constraints
 from .utils import sum_rightmost
@@ -204,7 +203,7 @@ class ComposeTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         if not self.parts:
-            return graphc.zeros_like(x)
+            return ops.zeros_like(x)
         values = [x]
         for part in self.parts[:-1]:
             values.append(part(values[-1]))

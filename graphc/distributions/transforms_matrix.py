@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import graphc
-
+from .. import linalg, ops
+from ..nn import functional as F
 from ..tensor import Size, Tensor
 from . import constraints
 from .transforms_base import Transform, _Same
@@ -20,12 +20,12 @@ class StickBreakingTransform(_Same):
 
     @staticmethod
     def _offset(n: int, like: Tensor) -> Tensor:
-        return (n - graphc.arange(n, dtype=like.dtype, device=like.device)).log()
+        return (n - ops.arange(n, dtype=like.dtype, device=like.device)).log()
 
     def _call(self, x: Tensor) -> Tensor:
-        z = clamp_probs(graphc.sigmoid(x - self._offset(x.shape[-1], x)))
+        z = clamp_probs(ops.sigmoid(x - self._offset(x.shape[-1], x)))
         left = (1 - z).cumprod(-1)
-        pad = graphc.nn.functional.pad
+        pad = F.pad
         return pad(z, [0, 1], value=1.0) * pad(left, [1, 0], value=1.0)
 
     def _inverse(self, y: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class StickBreakingTransform(_Same):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         x = x - self._offset(x.shape[-1], x)
-        return (-x + graphc.nn.functional.logsigmoid(x) + y[..., :-1].log()).sum(-1)
+        return (-x + F.logsigmoid(x) + y[..., :-1].log()).sum(-1)
 
     def forward_shape(self, shape: Any) -> Size:
         if len(shape) < 1:
@@ -70,7 +70,7 @@ class PositiveDefiniteTransform(_Same):
         return low @ low.mT
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return LowerCholeskyTransform().inv(graphc.linalg.cholesky(y))
+        return LowerCholeskyTransform().inv(linalg.cholesky(y))
 
 
 class CorrCholeskyTransform(_Same):
@@ -91,31 +91,31 @@ class CorrCholeskyTransform(_Same):
 
     @staticmethod
     def _strictly_lower(v: Tensor, d: int) -> Tensor:
-        rows, cols = graphc.tril_indices(d, d, -1)
+        rows, cols = ops.tril_indices(d, d, -1)
         out = v.new_zeros((*v.shape[:-1], d, d))
         out[..., rows, cols] = v
         return out
 
     def _call(self, x: Tensor) -> Tensor:
         eps = finfo_of(x).eps
-        r = self._strictly_lower(graphc.tanh(x).clamp(min=-1 + eps, max=1 - eps), self._side(x.shape[-1]))
+        r = self._strictly_lower(ops.tanh(x).clamp(min=-1 + eps, max=1 - eps), self._side(x.shape[-1]))
         left = (1 - r * r).sqrt().cumprod(-1)
-        r = r + graphc.eye(r.shape[-1], dtype=r.dtype, device=r.device)
-        return r * graphc.nn.functional.pad(left[..., :-1], [1, 0], value=1)
+        r = r + ops.eye(r.shape[-1], dtype=r.dtype, device=r.device)
+        return r * F.pad(left[..., :-1], [1, 0], value=1)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        left = graphc.nn.functional.pad((1 - (y * y).cumsum(-1))[..., :-1], [1, 0], value=1)
+        left = F.pad((1 - (y * y).cumsum(-1))[..., :-1], [1, 0], value=1)
         d = y.shape[-1]
-        rows, cols = graphc.tril_indices(d, d, -1)
+        rows, cols = ops.tril_indices(d, d, -1)
         t = y[..., rows, cols] / left[..., rows, cols].sqrt()
-        return (graphc.log1p(t) - graphc.log1p(-t)) / 2
+        return (ops.log1p(t) - ops.log1p(-t)) / 2
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         left = 1 - (y * y).cumsum(-1)
         d = y.shape[-1]
-        rows, cols = graphc.tril_indices(d, d, -2)
+        rows, cols = ops.tril_indices(d, d, -2)
         shares = 0.5 * left[..., rows, cols].log().sum(-1)
-        tanh = -2 * (x + graphc.nn.functional.softplus(-2 * x) - 0.6931471805599453).sum(-1)
+        tanh = -2 * (x + F.softplus(-2 * x) - 0.6931471805599453).sum(-1)
         return shares + tanh
 
     def forward_shape(self, shape: Any) -> Size:
@@ -163,17 +163,17 @@ class CatTransform(Transform):
         return list(x.split(self.lengths, self.dim))
 
     def _call(self, x: Tensor) -> Tensor:
-        return graphc.cat([t(p) for t, p in zip(self.transforms, self._parts(x))], self.dim)
+        return ops.cat([t(p) for t, p in zip(self.transforms, self._parts(x))], self.dim)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return graphc.cat([t.inv(p) for t, p in zip(self.transforms, self._parts(y))], self.dim)
+        return ops.cat([t.inv(p) for t, p in zip(self.transforms, self._parts(y))], self.dim)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         terms = [t.log_abs_det_jacobian(a, b) for t, a, b in zip(self.transforms, self._parts(x), self._parts(y))]
         dim = self.dim - x.ndim if self.dim >= 0 else self.dim
         dim += self.event_dim
         if dim < 0:
-            return graphc.cat(terms, dim)
+            return ops.cat(terms, dim)
         total = terms[0]
         for t in terms[1:]:
             total = total + t
@@ -207,11 +207,11 @@ class StackTransform(Transform):
         return list(x.unbind(self.dim))
 
     def _call(self, x: Tensor) -> Tensor:
-        return graphc.stack([t(p) for t, p in zip(self.transforms, self._parts(x))], self.dim)
+        return ops.stack([t(p) for t, p in zip(self.transforms, self._parts(x))], self.dim)
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return graphc.stack([t.inv(p) for t, p in zip(self.transforms, self._parts(y))], self.dim)
+        return ops.stack([t.inv(p) for t, p in zip(self.transforms, self._parts(y))], self.dim)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return graphc.stack([t.log_abs_det_jacobian(a, b)
+        return ops.stack([t.log_abs_det_jacobian(a, b)
                              for t, a, b in zip(self.transforms, self._parts(x), self._parts(y))], self.dim)

@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import graphc
-
+from .. import ops
 from ..tensor import Tensor
 from . import constraints
 from .distribution import Distribution
@@ -34,7 +33,7 @@ class Uniform(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        return graphc.full_like(self.high, float("nan"))
+        return ops.full_like(self.high, float("nan"))
 
     @property
     def stddev(self) -> Tensor:
@@ -48,14 +47,14 @@ class Uniform(Distribution):
         return self._expanded(Uniform, batch_shape, _instance, ("low", "high"))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        u = graphc.rand(tuple(self._extended_shape(sample_shape)), dtype=self.low.dtype, device=self.low.device)
+        u = ops.rand(tuple(self._extended_shape(sample_shape)), dtype=self.low.dtype, device=self.low.device)
         return self.low + u * (self.high - self.low)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         inside = (self.low <= value) & (value < self.high)
-        return graphc.log(inside.type_as(self.low)) - graphc.log(self.high - self.low)
+        return ops.log(inside.type_as(self.low)) - ops.log(self.high - self.low)
 
     def cdf(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -66,4 +65,4 @@ class Uniform(Distribution):
         return value * (self.high - self.low) + self.low
 
     def entropy(self) -> Tensor:
-        return graphc.log(self.high - self.low)
+        return ops.log(self.high - self.low)

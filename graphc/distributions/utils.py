@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-import graphc
-
-from .. import dtypes
+from .. import dtypes, ops
+from ..autograd import enable_grad
 from ..ir.recorder import state
 from ..ops.creation import as_tensor
 from ..tensor import Size, Tensor
@@ -34,7 +33,7 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
     dtype = tensors[0].dtype if tensors else dtypes.get_default_dtype()
     device = tensors[0].device if tensors else None
     made = [v if isinstance(v, Tensor) else as_tensor(v, dtype=dtype, device=device) for v in values]
-    return tuple(graphc.broadcast_tensors(*made))
+    return tuple(ops.broadcast_tensors(*made))
 
 
 def finfo_of(t: Tensor) -> Any:
@@ -50,12 +49,12 @@ def clamp_probs(probs: Tensor) -> Tensor:
 def probs_to_logits(probs: Tensor, is_binary: bool = False) -> Tensor:
     """Log odds (binary) or log probabilities."""
     p = clamp_probs(probs)
-    return graphc.log(p) - graphc.log1p(-p) if is_binary else graphc.log(p)
+    return ops.log(p) - ops.log1p(-p) if is_binary else ops.log(p)
 
 
 def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
     """Sigmoid (binary) or softmax over the last dimension."""
-    return graphc.sigmoid(logits) if is_binary else graphc.softmax(logits, -1)
+    return ops.sigmoid(logits) if is_binary else ops.softmax(logits, -1)
 
 
 def sum_rightmost(value: Any, dims: int) -> Any:
@@ -65,15 +64,15 @@ def sum_rightmost(value: Any, dims: int) -> Any:
 
 def positive_uniform(shape: Any, like: Tensor) -> Tensor:
     """Uniform in (0, 1): never zero, so that its logarithm is finite."""
-    return graphc.rand(tuple(shape), dtype=like.dtype, device=like.device).clamp(min=finfo_of(like).tiny)
+    return ops.rand(tuple(shape), dtype=like.dtype, device=like.device).clamp(min=finfo_of(like).tiny)
 
 
 def standard_normal(shape: Any, like: Tensor) -> Tensor:
-    return graphc.randn(tuple(shape), dtype=like.dtype, device=like.device)
+    return ops.randn(tuple(shape), dtype=like.dtype, device=like.device)
 
 
 def standard_exponential(shape: Any, like: Tensor) -> Tensor:
-    return graphc.empty(tuple(shape), dtype=like.dtype, device=like.device).exponential_()
+    return ops.empty(tuple(shape), dtype=like.dtype, device=like.device).exponential_()
 
 
 def known_false(ok: Tensor) -> bool:
@@ -99,7 +98,7 @@ class lazy_property:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:
             return self
-        with graphc.enable_grad():
+        with enable_grad():
             value = self.wrapped(instance)
         instance.__dict__[self.name] = value
         return value

@@ -325,7 +325,8 @@ def _sublists(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], str]:
     return tuple(ops), eq
 
 
-def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
+          compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     """Pairwise p-norm distances between rows: (*, P, M) and (*, R, M) give (*, P, R)."""
     from .reduction import norm_value
 

@@ -103,6 +103,11 @@ def _view_in_place(fn: Callable[..., Tensor], name: str) -> Callable[..., Tensor
     return f
 
 
+def _split(self: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Chunks of the given size(s) along ``dim`` (views). The method's argument has another name than the function's."""
+    return shape.split(self, split_size, dim)
+
+
 NOT_METHODS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack", "column_stack",
                "broadcast_shapes", "broadcast_tensors", "meshgrid", "cartesian_prod", "block_diag", "atleast_1d",
                "atleast_2d", "atleast_3d", "is_tensor", "infer_size", "var_value", "norm_value", "mean_value", "T", "mT",
@@ -138,6 +143,7 @@ def install() -> None:
     setattr(Tensor, "type", convert.type_)  # noqa: B010
     for name in ("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"):
         setattr(Tensor, name, getattr(creation, name))
+    setattr(Tensor, "split", _split)  # noqa: B010
     Tensor.T = property(shape.T)  # type: ignore[attr-defined]
     Tensor.mT = property(shape.mT)  # type: ignore[assignment,attr-defined]
 

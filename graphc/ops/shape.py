@@ -295,24 +295,24 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None)
     return to_out(out, P.concat(tuple([P.unsqueeze(P.cast(v, dt), d) for v in vs]), d))
 
 
-def hstack(tensors: Sequence[Tensor]) -> Tensor:
+def hstack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
     ts = [atleast_1d(x) for x in tensors]
-    return cat(ts, 0 if ts[0].ndim == 1 else 1)
+    return cat(ts, 0 if ts[0].ndim == 1 else 1, out=out)
 
 
-def vstack(tensors: Sequence[Tensor]) -> Tensor:
-    return cat([atleast_2d(x) for x in tensors], 0)
+def vstack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
+    return cat([atleast_2d(x) for x in tensors], 0, out=out)
 
 
 row_stack = vstack
 
 
-def dstack(tensors: Sequence[Tensor]) -> Tensor:
-    return cat([atleast_3d(x) for x in tensors], 2)
+def dstack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
+    return cat([atleast_3d(x) for x in tensors], 2, out=out)
 
 
-def column_stack(tensors: Sequence[Tensor]) -> Tensor:
-    return cat([reshape(x, (-1, 1)) if x.ndim <= 1 else x for x in tensors], 1)
+def column_stack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
+    return cat([reshape(x, (-1, 1)) if x.ndim <= 1 else x for x in tensors], 1, out=out)
 
 
 def _many(fn: Any, tensors: Any) -> Any:
@@ -406,8 +406,13 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-n // chunks), d)
 
 
-def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+def tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, *, indices: Any = None,
+                 sections: Any = None) -> tuple[Tensor, ...]:
     """Split into n nearly equal parts, or at indices."""
+    given = [x for x in (indices_or_sections, indices, sections) if x is not None]
+    if len(given) != 1:
+        raise TypeError("tensor_split() needs exactly one of indices_or_sections, indices and sections")
+    (indices_or_sections,) = given
     d = norm_dim(dim, input.ndim)
     n = input.shape[d]
     if isinstance(indices_or_sections, Tensor):
