@@ -3,8 +3,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import CompileError
-from ...ir.location import format_location
 from ...ir.node import Graph, Node
 from ...ir.optable import Prim
 from ...runtime import jit
@@ -18,9 +16,9 @@ from .conv import conv_jobs
 from .gemm import gemm_jobs
 from .gemm_operand import Operand
 from .jobs import Call, Job, Key, Step
-from .kernel import print_kernel
 from .library import library_jobs
 from .loop import lower_loop
+from .printed import kernel_job, where
 
 CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
 
@@ -123,25 +121,11 @@ class Selector:
         return job
 
 
-def kernel_job(k: Kernel, vector_bits: int) -> Job:
-    """The job of a printed kernel. Raises CompileError for a statement the printer does not know."""
-    try:
-        p = print_kernel(k, vector_bits)
-    except NotImplementedError as error:
-        raise CompileError(f"kernel {k.name}: no native code for {error}{where(k)}") from error
-    slots: list[Any] = [b.slot for b in k.buffers]
-    return Job(p.symbol, p.text, [*slots, "err", "scratch"], p.numbers, {k.buffers[b].slot for b in k.reads},
-               {k.buffers[b].slot for b in k.writes}, p.scratch, p.work * max(1, len(k.stmts) // 4), p.checks, k)
-
-
-def where(k: Kernel) -> str:
-    """The user's lines a kernel was recorded at, for messages."""
-    lines = dict.fromkeys(format_location(s.loc) for s in k.stmts if s.loc is not None)
-    return f" (recorded at {', '.join(lines)})" if lines else ""
-
-
 def _call(node: Node) -> Call:
     op, attrs = node.op, node.attrs
     assert isinstance(op, Prim)
     run = op.eval_np
     return Call(node, lambda *arrays: run(attrs, *arrays), node.ins, tuple(range(node.slot, node.end)), op.name)
+
+
+__all__ = ["Selector", "kernel_job", "where"]
