@@ -180,8 +180,7 @@ def _float(f: Function, op: str, ty: str, args: list[str]) -> str:
         return f.math1(_ROUND[op], ty, a)
     if op == "sign":
         one = f.math2("copysign", ty, const(ty, 1), a)
-        rest = f.select(ty, f.cmp("oeq", ty, a, const(ty, 0)), a, const(ty, 0))
-        return f.select(ty, f.cmp("one", ty, a, const(ty, 0)), one, rest)
+        return f.select(ty, f.cmp("one", ty, a, const(ty, 0)), one, const(ty, 0))  # of -0 and NaN: +0
     raise NotImplementedError(op)
 
 
@@ -205,6 +204,8 @@ def _integer(f: Function, op: str, src: dtype, ty: str, args: list[str]) -> str:
         return f.select(ty, f.cmp("slt", ty, a, zero), const(ty, -1), pos) if src.is_signed else pos
     if op in _ROUND:
         return a
+    if op in ("shl", "shr") and src is bool_:  # shifted as a number, then != 0
+        return a if op == "shl" else f.op("and", ty, a, f.op("xor", ty, args[1], const(ty, True)))
     if op in ("shl", "shr"):
         bits = const(ty, src.itemsize * 8)
         ok = f.cmp("ult", ty, args[1], bits)
