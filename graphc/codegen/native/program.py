@@ -11,6 +11,7 @@ reads them out of the NumPy array objects themselves, so that Python hands over 
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 from time import perf_counter
@@ -29,7 +30,8 @@ from .. import memory as memory_plan
 from ..fuse import Schedule, schedule, total_bytes
 from ..split import split_reductions
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
-from .select import Selector, where
+from .printed import where
+from .select import Selector
 
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
@@ -110,7 +112,7 @@ class Program:
     def find_donors(self) -> None:
         """Results that may overwrite an input nobody else holds: DESIGN's rule, by waves.
 
-        The kernel writing the result reads the input at the identical index, every other reader of the input runs in an
+        The only kernel writing the result reads the input at the identical index, every other reader of the input runs in an
         earlier wave, and nothing that can fail (an index check, a library call) runs in that wave or later, so that a
         failed plan has never touched the user's tensors.
         """
@@ -123,6 +125,7 @@ class Program:
                 if isinstance(s, Call) or s.checks:
                     safe = w + 1
         leaves = {n.slot: k for k, n in enumerate(self.inputs) if n.op is not SCALAR}
+        writers = Counter(x for wave in self.waves for s in wave for x in s.writes)
         outputs = set(self.outputs)
         self.donor_of: dict[int, int] = {}  # result slot -> binding number
         taken: set[int] = set()
@@ -132,7 +135,7 @@ class Program:
                 if not isinstance(s, Job) or s.kernel is None:
                     continue
                 for out, slot in overwritable(s.kernel):
-                    if (out in outputs and slot in leaves and slot not in outputs and slot not in taken
+                    if (out in outputs and writers[out] == 1 and slot in leaves and slot not in outputs and slot not in taken
                             and out not in self.donor_of and self.avals[out] is self.avals[slot]
                             and all(v < w or j == id(s) for v, j in readers[slot])):
                         self.donor_of[out] = leaves[slot]

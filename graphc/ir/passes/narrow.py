@@ -51,7 +51,7 @@ def _regions(graph: Graph) -> dict[int, list[Region]]:
     found: dict[int, list[Region]] = {}
     for node in reversed(graph.nodes):
         is_slice = node.op is OPS["slice"] and min(node.attrs[2], default=1) > 0
-        if node.slot in outputs or not (is_slice or node.op.kind == "pointwise") or not readers[node.slot]:  # type: ignore[union-attr]
+        if not node.ins or node.slot in outputs or not (is_slice or node.op.kind == "pointwise") or not readers[node.slot]:  # type: ignore[union-attr]
             continue
         wanted: dict[Region, None] = {}
         for user in readers[node.slot]:

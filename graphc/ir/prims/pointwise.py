@@ -117,9 +117,14 @@ prim("bit_not", kind="pointwise", attrs=(), infer=lambda attrs, x: x, eval_np=la
 
 # ------------------------------------------------------------------------------------------------------------- binary
 def _binary(name: str, fn: Callable[..., Any], vjp: Any, saves: tuple[Any, ...] = (), samples: Any = None,
-            doc: str = "") -> None:
+            doc: str = "", floats: bool = False) -> None:
+    def infer(attrs: Any, a: Aval, b: Aval) -> Aval:
+        if floats:
+            require_float(name, a)
+        return elementwise(name, a, b)
+
     wide = _wide(fn)
-    prim(name, kind="pointwise", attrs=(), infer=lambda attrs, a, b: elementwise(name, a, b),
+    prim(name, kind="pointwise", attrs=(), infer=infer,
          eval_np=lambda attrs, a, b: wide(a, b), loop=name, vjp=vjp, saves=saves, samples=samples or binary(),
          doc=doc or f"{name}, broadcasting.")
 
@@ -210,7 +215,7 @@ _binary("mul", _bool_or(np.multiply, np.logical_and),
         lambda ctx, g: _grads(ctx, lambda: P.mul(g, ctx.ins[1]), lambda: P.mul(g, ctx.ins[0])), (0, 1))
 _binary("div", _div, lambda ctx, g: _grads(ctx, lambda: P.div(g, ctx.ins[1]),
                                            lambda: P.neg(P.div(P.mul(g, ctx.out), ctx.ins[1]))), (1, "out"),
-        binary(-2, 2, lo2=0.4, hi2=2.0))
+        binary(-2, 2, lo2=0.4, hi2=2.0), floats=True)
 _binary("pow", _pow, _vjp_pow, (0, 1, "out"), binary(0.3, 2))
 _binary("maximum", np.maximum, _vjp_extreme(P.gt), (0, 1), doc="Larger; NaN if either is NaN.")
 _binary("minimum", np.minimum, _vjp_extreme(P.lt), (0, 1), doc="Smaller; NaN if either is NaN.")
@@ -230,7 +235,7 @@ def _vjp_atan2(ctx: Any, g: Any) -> Any:
     return _grads(ctx, lambda: P.mul(d, b), lambda: P.neg(P.mul(d, a)))
 
 
-_binary("atan2", np.arctan2, _vjp_atan2, (0, 1), binary(0.2, 2))
+_binary("atan2", np.arctan2, _vjp_atan2, (0, 1), binary(0.2, 2), floats=True)
 
 
 def _compare(name: str, fn: Callable[..., Any]) -> None:

@@ -179,8 +179,8 @@ def _lgamma_positive(x: np.ndarray) -> np.ndarray:
 
 def _lgamma_negative(x: np.ndarray) -> np.ndarray:
     """log|pi / (x sin(pi x))| - lgamma(-x); infinite at the integers."""
-    s = np.sin(np.pi * np.abs(x - np.rint(x)))
-    return np.log(np.pi / (-x * s)) - _lgamma_positive(-x)
+    frac = np.abs(x - np.rint(x))
+    return np.where(frac == 0, np.inf, np.log(np.pi / (-x * np.sin(np.pi * frac))) - _lgamma_positive(-x))
 
 
 @_in64
@@ -231,7 +231,8 @@ def _digamma_positive(x: np.ndarray) -> np.ndarray:
 def _digamma_negative(x: np.ndarray) -> np.ndarray:
     """Reflection; NaN at the integers (and at minus infinity), where the sign of the infinity depends on the side."""
     frac = x - np.rint(x)
-    return np.where(frac == 0, np.nan, _digamma_positive(-x) - 1 / x - np.pi / np.tan(np.pi * frac))
+    out = _digamma_positive(-x) - 1 / x - np.pi / np.tan(np.pi * frac)
+    return np.where(x > -1e-300, -1 / x, np.where(frac == 0, np.nan, out))
 
 
 @_in64
