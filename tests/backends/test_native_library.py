@@ -292,3 +292,27 @@ def test_topk_of_the_last_values() -> None:
             compare("topk", (1, 5, largest), [x])
     top = np.full((2, 300), np.iinfo(np.int64).max)
     compare("topk", (1, 5, False), [top])
+
+
+# --------------------------------------------------------------------------------- joining, strided writes, integer products
+@pytest.mark.parametrize("dt", [np.float32, np.float64, BF16, np.uint8, np.bool_, np.complex128])
+@pytest.mark.parametrize("shape,axis,sizes", [((1, 5), 0, [1, 2, 3, 1, 1, 4]), ((6, 1), 1, [1] * 7), ((3, 1, 40), 1, [2, 0, 1, 3, 1]),
+                                              ((40, 1), 1, [3, 30, 1, 9, 200]), ((1,), 0, [7, 9000, 1, 2, 2500])])
+def test_concat(shape: tuple[int, ...], axis: int, sizes: list[int], dt: Any) -> None:
+    compare("concat", (axis,), [draw((*shape[:axis], n, *shape[axis + 1:]), dt, k) for k, n in enumerate(sizes)])
+
+
+@pytest.mark.parametrize("shape,attrs", [((5, 4), ((1, 0), (5, 4), (2, 1))), ((70,), ((1,), (70,), (3,))), ((5, 40), ((4, 39), (-1, 3), (-1, -2))),
+                                         ((3, 4, 9), ((0, 3, 1), (3, -1, 8), (1, -1, 2))), ((6,), ((2,), (2,), (2,)))])
+@pytest.mark.parametrize("dt", [np.float32, np.float64, BF16, np.int64, np.uint8, np.bool_])
+def test_slice_set(shape: tuple[int, ...], attrs: tuple, dt: Any) -> None:
+    part = draw(shape, dt, 2)[tuple(slice(a, b if s > 0 or b >= 0 else None, s) for a, b, s in zip(*attrs))]
+    compare("slice_set", attrs, [draw(shape, dt, 1), np.ascontiguousarray(part)])
+
+
+@pytest.mark.parametrize("a,b,attrs", [((30, 40), (40, 50), ((), (), (1,), (0,))), ((3, 7, 5), (3, 5, 9), ((0,), (0,), (2,), (1,))),
+                                       ((4, 6, 5), (5, 6, 3), ((), (), (1, 2), (1, 0))), ((6, 5), (7, 5), ((), (), (1,), (1,))),
+                                       ((9,), (9,), ((), (), (0,), (0,))), ((4,), (5,), ((), (), (), ())), ((2, 3), (2, 3), ((0, 1), (0, 1), (), ()))])
+@pytest.mark.parametrize("dt", [np.int64, np.int32, np.int16, np.int8, np.uint8])
+def test_contract_of_integers(a: tuple[int, ...], b: tuple[int, ...], attrs: tuple, dt: Any) -> None:
+    compare("contract", attrs, [draw(a, dt, 1), draw(b, dt, 2)])

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...dtypes import complex64, complex128
 from ...ir.node import Aval, Node
-from . import scan, scatter, sort
+from . import join, loops, scan, scatter, sort
 from .jobs import Job, Key, copy_job
 
 _COMPLEX = (complex64, complex128)
@@ -54,6 +54,18 @@ def _bitcast(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: 
     return [copy_job(out_keys[0], keys[0], outs[0].nbytes)]
 
 
+def _concat(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return join.concat_jobs(attrs, ins, outs[0], keys, out_keys[0])
+
+
+def _slice_set(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return None if outs[0].dtype in _COMPLEX else loops.slice_set_jobs(attrs, ins[0], ins[1], keys, out_keys[0], bits)
+
+
+def _contract(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return loops.contract_jobs(attrs, ins[0], ins[1], outs[0], keys, out_keys[0], bits)
+
+
 _Row = Callable[[Any, Sequence[Aval], Sequence[Aval], Sequence[Any], Sequence[Key], Any, int], "list[Job] | None"]
 _ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "scan": _scan, "sort": _sort, "topk": _topk,
-                          "bitcast": _bitcast}
+                          "bitcast": _bitcast, "concat": _concat, "slice_set": _slice_set, "contract": _contract}

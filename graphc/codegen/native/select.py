@@ -1,8 +1,6 @@
 """Which native code runs each step of a schedule: printed kernels, hand-written kernels, or a NumPy call."""
 from __future__ import annotations
 
-from typing import Any
-
 from ...ir.node import Graph, Node
 from ...ir.optable import Prim
 from ...runtime import jit

@@ -1,0 +1,62 @@
+"""Library nodes that are loops after all, printed from kernels of the loop IR: strided writes and products of integers."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ...ir.node import Aval
+from ...ir.prims.movement import slice_length
+from .. import index
+from ..index import Ix
+from ..loop_ir import Access, Buf, Kernel, Stmt, Store
+from ..lower import tidy
+from .jobs import Job, Key, copy_job
+from .printed import kernel_job
+
+
+def _axes(shape: Sequence[int], first: int = 0) -> list[Ix]:
+    """The iteration variables first, first + 1, ... as a multi-index of ``shape``."""
+    return [index.var(first + d) if n != 1 else index.ZERO for d, n in enumerate(shape)]
+
+
+def _buffers(keys: Sequence[Key], avals: Sequence[Aval]) -> tuple[Buf, ...]:
+    return tuple([Buf(k, a.dtype, a.size) for k, a in zip(keys, avals)])  # type: ignore[arg-type]
+
+
+def slice_set_jobs(attrs: Any, base: Aval, src: Aval, keys: Sequence[Key], out: Key, bits: int) -> list[Job]:
+    """``slice_set`` (starts, stops, steps of any sign): the base is copied, then the source written into its places."""
+    jobs = [copy_job(out, keys[0], base.nbytes)]
+    if not src.size:
+        return jobs
+    starts, stops, steps = attrs
+    assert src.shape == tuple([slice_length(*x) for x in zip(starts, stops, steps)])
+    at = _axes(src.shape)
+    to = index.flatten([index.add(index.num(a), index.scale(x, s)) for x, a, s in zip(at, starts, steps)], base.shape)
+    read = Stmt("load", (), src.dtype, Access(0, index.flatten(at, src.shape)))
+    k = Kernel("k_slice_set", src.shape, src.ndim, _buffers((keys[1], out), (src, base)), (read,), (Store(Access(1, to), 0),))
+    put = kernel_job(tidy(k), bits)
+    put.kernel = None  # it writes only a part of the result: nothing may lend its memory
+    return [*jobs, put]
+
+
+def contract_jobs(attrs: Any, a: Aval, b: Aval, out: Aval, keys: Sequence[Key], to: Key, bits: int) -> list[Job] | None:
+    """``contract`` of integers (batch_a, batch_b, dims_a, dims_b): wraps around like NumPy's."""
+    if out.dtype.is_floating_point or out.dtype.is_complex or not a.size or not b.size:
+        return None
+    ba, bb, da, db = attrs
+    free_a = [i for i in range(a.ndim) if i not in ba and i not in da]
+    free_b = [i for i in range(b.ndim) if i not in bb and i not in db]
+    n = len(ba) + len(free_a)
+    of_a = {ax: d for d, ax in enumerate([*ba, *free_a])} | {ax: out.ndim + j for j, ax in enumerate(da)}
+    of_b = {ax: d for d, ax in enumerate(bb)} | {ax: n + d for d, ax in enumerate(free_b)} | {
+        ax: out.ndim + j for j, ax in enumerate(db)}
+    stmts = [Stmt("load", (), v.dtype, Access(k, index.flatten([index.var(of[ax]) for ax in range(v.ndim)], v.shape)))
+             for k, (v, of) in enumerate(((a, of_a), (b, of_b)))]
+    stmts += [Stmt("mul", (0, 1), out.dtype), Stmt("reduce", (2,), out.dtype, "add")]
+    extents = (*out.shape, *[a.shape[ax] for ax in da])
+    store = Store(Access(2, index.flatten([index.var(d) for d in range(out.ndim)], out.shape)), 3)
+    if math.prod(extents[out.ndim:]) == 1:  # nothing to sum
+        stmts, store = stmts[:3], Store(store.access, 2)
+    k = Kernel("k_integer_product", extents, out.ndim, _buffers((*keys, to), (a, b, out)), tuple(stmts), (store,))
+    return [kernel_job(tidy(k), bits)]
