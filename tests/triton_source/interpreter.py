@@ -44,6 +44,8 @@ class Interpreter:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(10)
+        assert self.process.stdout
+        self.process.stdout.close()
 
 
 # ------------------------------------------------------------------------------------------------------- server process

@@ -15,6 +15,7 @@ from graphc.codegen.fuse import schedule
 from graphc.codegen.loop_ir import Kernel
 from graphc.codegen.triton.printer import Printed, print_kernel
 from graphc.ir import recorder
+from graphc.ir.interpret import bind_inputs
 from graphc.ir.node import Graph
 from graphc.ir.passes import run_passes
 
@@ -26,28 +27,31 @@ class _Zeros:
 
     donors = ()
     capturing = False
+    bindings: dict[int, list[Any]] = {}  # id of the recorded graph -> what it was last called with, where it ran for real
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, really: bool):
         avals = graph.slot_avals()
-        self.graph, self.real = graph, None
+        self.graph, self.real = graph, build_plan(graph) if really else None
         self.outs = [avals[s] for s in graph.outputs]
 
     def __call__(self, bindings: list[Any], free: Any = ()) -> list[Any]:
-        if _Zeros.capturing:
+        if _Zeros.capturing and self.real is None:
             return [np.zeros(a.shape, a.dtype.np) for a in self.outs]
         self.real = self.real or build_plan(self.graph)
+        if _Zeros.capturing:
+            _Zeros.bindings[id(self.graph)] = [np.array(b) for b in bind_inputs(self.graph, bindings)]
         return self.real(bindings)
 
 
-def captured(step: Callable[..., Any], *args: Any) -> Graph:
+def captured(step: Callable[..., Any], *args: Any, really: bool = False) -> Any:
     """The optimised graph of ``step`` as it repeats: the last of the largest in two calls, as the first creates the
-    optimizer's state."""
+    optimizer's state. With ``really`` the program runs, and (graph, its inputs) comes back."""
     graphs: list[Graph] = []
     planner = recorder._planner[0]
 
     def plan(graph: Graph) -> Any:
         graphs.append(graph)
-        return _Zeros(graph)
+        return _Zeros(graph, really)
 
     compiled = graphc.compile(step)
     recorder.flush("test")
@@ -56,21 +60,23 @@ def captured(step: Callable[..., Any], *args: Any) -> Graph:
     try:
         compiled(*args)
         compiled(*args)
+        graph = max(reversed(graphs), key=lambda g: len(g.nodes))
+        return (run_passes(graph), _Zeros.bindings[id(graph)]) if really else run_passes(graph)
     finally:
         recorder.set_planner(planner)
         _Zeros.capturing = False
-    return run_passes(max(reversed(graphs), key=lambda g: len(g.nodes)))
+        _Zeros.bindings.clear()
 
 
 @functools.cache  # a program is planned once in a process
-def workload(name: str, tiny: bool = False) -> Graph:
-    """A program of the benchmark table."""
+def workload(name: str, tiny: bool = False) -> Any:
+    """A program of the benchmark table: its graph; tiny: its graph and inputs."""
     from torchlike import TorchLike
     from workloads import WORKLOADS, arrays, config
 
     w = WORKLOADS[name]
     program = TorchLike(graphc, w, config(w, tiny), arrays(w, tiny))
-    return captured(program.step, *program.inputs)
+    return captured(program.step, *program.inputs, really=tiny)
 
 
 def kernels(graph: Graph) -> list[Printed]:

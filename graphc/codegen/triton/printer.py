@@ -13,7 +13,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,13 @@ class Printed:
     stages: int = 1
     checks: bool = False  # may report an index error through the argument "err"
     kernel: Any = field(default=None, compare=False)
+
+    def with_args(self, args: tuple[Arg, ...]) -> Printed:
+        """The same code for other memory; weaker hints about addresses make it another kernel."""
+        if [(a.type, a.divisor) for a in args] == [(a.type, a.divisor) for a in self.args]:
+            return replace(self, args=args)
+        symbol = f"{self.symbol}_{'_'.join(str(a.divisor) for a in args if a.type[0] == '*')}"
+        return replace(self, args=args, symbol=symbol, source=self.source.replace(f"def {self.symbol}(", f"def {symbol}(", 1))
 
     def programs(self, sizes: dict[str, int] | None = None) -> int:
         """Number of programs for the given values of size arguments (default: those printed for)."""

@@ -1,0 +1,416 @@
+"""A schedule as a list of GPU launches: printed kernels, products with what follows them, loops over time, library kernels.
+
+Pointwise work that reads a product elementwise is printed into the product's kernel (bias and activation in the forward
+pass, the optimizer's update behind a weight gradient), so the product itself never goes through memory unless somebody
+else reads it. What no kernel here can carry out stays a :class:`Host` step, named in the plan's text.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...errors import CompileError
+from ...ir.location import format_location
+from ...ir.node import Graph, Node
+from ...ir.passes import run_passes
+from .. import index
+from ..fuse import Schedule, schedule
+from ..index import Ix
+from ..loop_ir import Access, Buf, Kernel, Stmt, Store
+from ..lower import tidy
+from ..native.contraction import Product, View, dense_strides, product, view_of
+from ..native.jobs import Cursor, Key
+from ..split import split_reductions
+from . import matmul
+from .compiler import H100, Target
+from .library import Library, library_kernels
+from .printer import Printed, print_kernel
+
+MAX_EPILOGUE_BUFFERS = 8  # arrays of full size an epilogue may touch: each needs registers beside the accumulator
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel. Pointer arguments name memory by key (a slot of the graph, or a buffer listed in ``own`` with its bytes)."""
+
+    printed: Printed
+    writes: frozenset[Key]
+    own: dict[Key, int] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def keys(self) -> list[Any]:
+        """What its pointer arguments point to, in order."""
+        return [a.value for a in self.printed.args if a.type[0] == "*" and a.value != "err"]
+
+    @property
+    def reads(self) -> set[Key]:
+        """Keys read."""
+        return {plain(k) for k in self.keys} - self.writes
+
+
+@dataclass(frozen=True)
+class Copy:
+    """dst[:nbytes] = src[:nbytes]; a key or a cursor each."""
+
+    dst: Any
+    src: Any
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """``body`` run ``length`` times; cursors in it move from iteration to iteration."""
+
+    body: tuple[Step, ...]
+    length: int
+    own: dict[Key, int]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A node that only the host can evaluate so far."""
+
+    node: Node
+
+
+Step = Launch | Copy | Repeat | Host
+
+
+def plain(key: Any) -> Key:
+    """The memory a key or cursor is about."""
+    return key.key if isinstance(key, Cursor) else key
+
+
+def lower_plan(graph: Graph, sched: Schedule | None = None, target: Target = H100) -> list[Step]:
+    """The launches that carry out an optimised graph, in order. Raises CompileError for a kernel that cannot be printed.
+
+    Without ``sched`` the graph's long reductions are split first; the slots named then are those of that graph, which is
+    why callers who need them pass the result of :func:`prepared`.
+    """
+    if sched is None:
+        graph, sched = prepared(graph)
+    return Lowering(graph, sched, target).all()
+
+
+def prepared(graph: Graph) -> tuple[Graph, Schedule]:
+    """The graph a plan is made of and its schedule."""
+    graph = split_reductions(graph)
+    return graph, schedule(graph)
+
+
+class Lowering:
+    """Chooses the launches of one schedule's items."""
+
+    def __init__(self, graph: Graph, sched: Schedule, target: Target):
+        self.graph, self.sched, self.target = graph, sched, target
+        self.avals = graph.slot_avals()
+        self.copied: dict[int, Key] = {}
+        self.readers: dict[Any, list[int]] = {}  # slot in memory -> numbers of the items that read it
+        for i, item in enumerate(sched.steps):
+            slots = {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else {self.base(s) for s in item.ins}
+            for s in slots:
+                self.readers.setdefault(s, []).append(i)
+        self.products: dict[int, tuple[list[Step], Product, Any]] = {}  # contraction slot -> copies, product, operands
+        self.follower: dict[int, int] = {}  # item number of a kernel -> contraction slot it continues
+        self.find_followers()
+
+    def base(self, slot: int) -> int:
+        """The slot in memory that a value is read from."""
+        return self.sched.views[slot][0] if slot in self.sched.views else slot
+
+    def all(self) -> list[Step]:
+        """The whole plan."""
+        out: list[Step] = []
+        postponed = set(self.follower.values())
+        for i, item in enumerate(self.sched.steps):
+            if isinstance(item, Kernel):
+                slot = self.follower.get(i)
+                out += [kernel_launch(item)] if slot is None else self.multiply(slot, item)
+            elif item.op.name == "contract" and item.slot in self.products:  # type: ignore[union-attr]
+                if item.slot not in postponed:
+                    out += self.multiply(item.slot, None)
+            else:
+                out += self.node(item)
+        return out
+
+    # ------------------------------------------------------------------------------------------------------- products
+    def find_followers(self) -> None:
+        """Contractions on tensor cores, and for each the first reader if it can be printed behind it."""
+        for node in self.sched.steps:
+            if isinstance(node, Kernel) or node.op.name != "contract" or not node.avals[0].size:  # type: ignore[union-attr]
+                continue
+            if not node.avals[0].dtype.is_floating_point or node.avals[0].dtype.is_complex:
+                continue
+            copies, p, operands = self.operands(node)
+            if p.m == 1 or p.n == 1 or p.k < 2:
+                continue
+            self.products[node.slot] = (copies, p, operands)
+            readers = self.readers.get(node.slot, [])
+            k = self.sched.steps[readers[0]] if readers else None
+            if isinstance(k, Kernel) and readers[0] not in self.follower and self.may_follow(k, node.slot, p):
+                self.follower[readers[0]] = node.slot
+
+    def may_follow(self, k: Kernel, slot: int, p: Product) -> bool:
+        """Whether a kernel becomes the epilogue of a product."""
+        size = self.avals[slot].size
+        if sum(1 for b in k.buffers if b.size >= size) > MAX_EPILOGUE_BUFFERS:
+            return False
+        return matmul.can_end_in(k, slot, p)
+
+    def multiply(self, slot: int, epilogue: Kernel | None) -> list[Step]:
+        """The launches of a product."""
+        copies, p, ((ka, oa), (kb, ob)) = self.products[slot]
+        dt = self.avals[slot].dtype
+        others = self.readers.get(slot, [])[1:] if epilogue is not None else [0]
+        keep = bool(others) or slot in self.graph.outputs
+        tile = matmul.choose(p, dt, self.target, (oa, ob))
+        partial = ("parts", slot)
+        printed = matmul.print_product(p, dt, (ka, kb, slot), self.target, (oa, ob), epilogue, keep, tile, partial)
+        writes: set[Key] = {slot} if keep else set()
+        if epilogue is not None:
+            writes |= {epilogue.buffers[b].slot for b in epilogue.writes}
+        if tile.parts == 1:
+            return [*copies, Launch(printed[0], frozenset(writes), label=label_of(printed[0]))]
+        nbytes = tile.parts * math.prod(p.batch) * p.m * p.n * max(4, dt.itemsize)
+        return [*copies, Launch(printed[0], frozenset((partial,)), {partial: nbytes}, label_of(printed[0])),
+                Launch(printed[1], frozenset(writes), {}, label_of(printed[1]))]
+
+    def operands(self, node: Node) -> tuple[list[Step], Product, tuple[tuple[Key, int], tuple[Key, int]]]:
+        """(copies, product, (key, offset) of both operands); operands whose axes do not merge are copied."""
+        attrs, (a, b) = node.attrs, node.in_avals
+        found = [(base, ix) for base, ix in (self.sched.views.get(s, (s, None)) for s in node.ins)]
+        places: list[tuple[Key, View]] = [(base, view_of(av, ix)) for (base, ix), av in zip(found, (a, b))]
+        copies: list[Step] = []
+        p = product(attrs, a, b, places[0][1], places[1][1])
+        for which in (1, 0):
+            if p is None:
+                (base, ix), av = found[which], node.in_avals[which]
+                free = [i for i in range(av.ndim) if i not in attrs[which] and i not in attrs[2 + which]]
+                order = (*attrs[0], *free, *attrs[2]) if which == 0 else (*attrs[1], *attrs[3], *free)
+                key = ("ordered", node.slot, which)
+                copies.append(self.copy(node.ins[which], base, ix, key, order))
+                strides = dense_strides(tuple([av.shape[d] for d in order]))
+                places[which] = (key, View(0, tuple([strides[order.index(d)] for d in range(av.ndim)])))
+                p = product(attrs, a, b, places[0][1], places[1][1])
+        assert p is not None
+        (ka, va), (kb, vb) = places
+        return copies, p, ((ka, va.offset), (kb, vb.offset))
+
+    def plain_product(self, node: Node) -> list[Step]:
+        """A product with a vector, of integers, or over nothing to sum, as a printed kernel."""
+        copies, p, ((ka, oa), (kb, ob)) = self.operands(node)
+        sizes = [self.memory_size(k, s) for k, s in ((ka, node.ins[0]), (kb, node.ins[1]))]
+        k = matmul.vector_kernel(p, node.avals[0].dtype, (ka, kb, node.slot), (sizes[0], sizes[1]), (oa, ob))
+        return [*copies, kernel_launch(tidy(k))]
+
+    def memory_size(self, key: Key, slot: int) -> int:
+        """Elements of the memory of an operand."""
+        return self.avals[key].size if isinstance(key, int) else self.avals[slot].size
+
+    # -------------------------------------------------------------------------------------------------- everything else
+    def node(self, node: Node) -> list[Step]:
+        """A node that is no loop code."""
+        name = node.op.name  # type: ignore[union-attr]
+        if any(a.size == 0 for a in node.avals):
+            return []
+        if name == "contract" and not node.avals[0].dtype.is_complex and math.prod(
+                [node.in_avals[0].shape[d] for d in node.attrs[2]]):
+            return self.plain_product(node)
+        if name == "loop_scan":
+            keys, copies = self.dense(node.ins)
+            loop = lower_loop(node, keys, self.target)
+            return [Host(node)] if loop is None else [*copies, *loop]
+        before = dict(self.copied)
+        keys, copies = self.dense(node.ins)
+        made = library_kernels(Library(node, node.in_avals, node.avals, keys, self.target))
+        if made is None:
+            self.copied = before
+            return [Host(node)]
+        return [*copies, *[Launch(p, frozenset(w), own, label_of(p)) for p, w, own in made]]
+
+    def dense(self, slots: Sequence[int]) -> tuple[list[Key], list[Step]]:
+        """Keys where the slots lie contiguous, and the copies of those that do not."""
+        keys: list[Key] = []
+        steps: list[Step] = []
+        for s in slots:
+            base, ix = self.sched.views.get(s, (s, None))
+            shape = self.avals[s].shape
+            if ix is None or ix == index.flatten([index.var(d) if n != 1 else Ix(0, ()) for d, n in enumerate(shape)], shape):
+                keys.append(base)
+                continue
+            if s not in self.copied:
+                self.copied[s] = ("dense", s)
+                steps.append(self.copy(s, base, ix, self.copied[s], tuple(range(len(shape)))))
+            keys.append(self.copied[s])
+        return keys, steps
+
+    def copy(self, slot: int, base: int, ix: Ix | None, key: Key, order: tuple[int, ...]) -> Launch:
+        """The copy of a (strided) value into the buffer ``key``, its axes in ``order``."""
+        av = self.avals[slot]
+        buffers = (Buf(base, av.dtype, self.avals[base].size), Buf(key, av.dtype, av.size))  # type: ignore[arg-type]
+        at = [index.var(d) if n != 1 else Ix(0, ()) for d, n in enumerate(av.shape)]
+        flat = index.flatten([at[d] for d in order], tuple([av.shape[d] for d in order]))
+        ix = index.flatten(at, av.shape) if ix is None else ix
+        k = tidy(Kernel("k_copy", av.shape, av.ndim, buffers, (Stmt("load", (), av.dtype, Access(0, ix, ()), None),),
+                        (Store(Access(1, flat, ()), 0),)))
+        made = kernel_launch(k)
+        return replace(made, own={key: av.nbytes})
+
+
+def kernel_launch(k: Kernel) -> Launch:
+    """The launch of a loop-IR kernel. Raises CompileError for a statement the printer does not know."""
+    try:
+        p = print_kernel(k)
+    except NotImplementedError as error:
+        lines = dict.fromkeys(format_location(s.loc) for s in k.stmts if s.loc is not None)
+        where = f" (recorded at {', '.join(lines)})" if lines else ""
+        raise CompileError(f"kernel {k.name}: no Triton code for {error}{where}") from error
+    return Launch(p, frozenset([k.buffers[b].slot for b in k.writes]), label=label_of(p))
+
+
+def label_of(p: Printed) -> str:
+    """The kernel's name without its digest."""
+    return p.symbol.rsplit("_", 1)[0]
+
+
+# --------------------------------------------------------------------------------------------------- loops over time
+def lower_loop(node: Node, keys: Sequence[Key], target: Target) -> list[Step] | None:
+    """A ``loop_scan`` as repeated launches, or None when its body needs the host.
+
+    Carries live in buffers of the loop, overwritten by copies at the end of an iteration; stacked inputs and outputs are
+    cursors. What does not depend on the iteration runs once, before the loop.
+    """
+    body, n_carry, n_xs, length, reverse, _ = node.attrs
+    if not length:
+        return None
+    graph, sched = prepared(run_passes(body))
+    steps = Lowering(graph, sched, target).all()
+    if any(isinstance(s, (Host, Repeat)) for s in steps):
+        return None
+    names = _Names(node, keys, graph, n_carry, n_xs, length, reverse)
+    before: list[Step] = list(names.before)
+    inside: list[Step] = []
+    fixed = set(keys[n_carry + n_xs:])
+    for s in steps:
+        made = names.renamed(s)
+        assert isinstance(made, Launch)
+        if made.reads <= fixed and not any(isinstance(k, Cursor) for k in made.keys):
+            before.append(made)
+            fixed |= made.writes
+        else:
+            inside.append(made)
+    inside += names.ends()
+    return [*before, Repeat(tuple(inside), length, names.own), *names.after]
+
+
+class _Names:
+    """Keys of a loop body's slots in the plan around it."""
+
+    def __init__(self, node: Node, keys: Sequence[Key], graph: Graph, n_carry: int, n_xs: int, length: int, reverse: bool):
+        self.node, self.graph, self.n_carry = node, graph, n_carry
+        self.tag = ("loop", node.slot)
+        self.avals = graph.slot_avals()
+        self.length, self.reverse = length, reverse
+        self.own: dict[Key, int] = {}
+        self.before: list[Copy] = []
+        self.after: list[Copy] = []
+        self.key_of: dict[Any, Any] = {}
+        for i, leaf in enumerate(graph.inputs):
+            nbytes = leaf.avals[0].nbytes
+            if i < n_carry:
+                key = (*self.tag, "carry", i)
+                self.own[key] = nbytes
+                self.key_of[leaf.slot] = key
+                self.before.append(Copy(key, keys[i], nbytes))
+                self.after.append(Copy(node.slot + i, key, nbytes))
+            else:
+                self.key_of[leaf.slot] = self.cursor(keys[i], nbytes) if i < n_carry + n_xs else keys[i]
+        self.inputs = {leaf.slot for leaf in graph.inputs}
+        self.uses: dict[int, int] = {}
+        for s in graph.outputs:
+            self.uses[s] = self.uses.get(s, 0) + 1
+        for k, s in enumerate(graph.outputs[n_carry:]):
+            if s not in self.inputs and self.uses[s] == 1:  # written straight into the stacked result
+                self.key_of[s] = self.cursor(node.slot + n_carry + k, self.avals[s].nbytes)
+
+    def cursor(self, key: Key, nbytes: int) -> Cursor:
+        return Cursor(key, (self.length - 1) * nbytes if self.reverse else 0, -nbytes if self.reverse else nbytes)
+
+    def key(self, slot: Any) -> Any:
+        """The enclosing plan's name."""
+        if slot not in self.key_of:
+            self.key_of[slot] = (*self.tag, slot)
+            if isinstance(slot, int):
+                self.own[self.key_of[slot]] = self.avals[slot].nbytes
+        return self.key_of[slot]
+
+    def renamed(self, s: Step) -> Launch:
+        """A launch of the body with the enclosing plan's keys. Cursors of odd element counts lose their alignment."""
+        assert isinstance(s, Launch)
+        args = []
+        for a in s.printed.args:
+            if a.type[0] == "*" and a.value != "err":
+                key = self.key(a.value)
+                a = replace(a, value=key)
+                if isinstance(key, Cursor) and key.step % 16:
+                    a = replace(a, divisor=math.gcd(key.step, 16))
+            args.append(a)
+        printed = s.printed if tuple(args) == s.printed.args else s.printed.with_args(tuple(args))
+        return Launch(printed, frozenset([plain(self.key(k)) for k in s.writes]), {self.key(k): n for k, n in s.own.items()}, s.label)
+
+    def ends(self) -> list[Step]:
+        """Copies at the end of an iteration: results that are also carries or inputs, then new carries."""
+        ys: list[Step] = []
+        carries: list[Step] = []
+        for k, s in enumerate(self.graph.outputs[self.n_carry:]):
+            if s in self.inputs or self.uses[s] != 1:
+                nbytes = self.avals[s].nbytes
+                ys.append(Copy(self.cursor(self.node.slot + self.n_carry + k, nbytes), self.key(s), nbytes))
+        for i, s in enumerate(self.graph.outputs[:self.n_carry]):
+            mine, nbytes = (*self.tag, "carry", i), self.avals[s].nbytes
+            source = self.key(s)
+            if source == mine:
+                continue
+            if s in self.inputs:  # a carry that is another carry: through a buffer of its own
+                moved = (*self.tag, "moved", i)
+                self.own[moved] = nbytes
+                ys.append(Copy(moved, source, nbytes))
+                source = moved
+            carries.append(Copy(mine, source, nbytes))
+        return ys + carries
+
+
+# ----------------------------------------------------------------------------------------------------------- inspection
+def launches(steps: Iterable[Step]) -> list[Launch]:
+    """Every launch once, those inside loops included."""
+    out: list[Launch] = []
+    for s in steps:
+        if isinstance(s, Launch):
+            out.append(s)
+        elif isinstance(s, Repeat):
+            out += launches(s.body)
+    return out
+
+
+def count(steps: Iterable[Step]) -> int:
+    """Kernels and copies that run, loops unrolled."""
+    return sum(s.length * count(s.body) if isinstance(s, Repeat) else 1 for s in steps)
+
+
+def to_text(steps: Iterable[Step]) -> str:
+    """The plan, one line a step."""
+    lines = []
+    for s in steps:
+        if isinstance(s, Launch):
+            lines.append(f"{s.label}: {s.printed.programs()} programs of {s.printed.warps} warps")
+        elif isinstance(s, Repeat):
+            lines.append(f"repeat {s.length} times:")
+            lines += ["  " + x for x in to_text(s.body).splitlines()]
+        elif isinstance(s, Copy):
+            lines.append(f"copy {s.nbytes} bytes")
+        else:
+            lines.append(f"host: {s.node.op.name}")  # type: ignore[union-attr]
+    return "\n".join(lines)

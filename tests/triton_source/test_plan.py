@@ -1,0 +1,63 @@
+"""Whole training steps as lists of launches: right under the interpreter, and of good machine code for sm_80 and sm_90."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from plan_run import run_plan
+from recorded_steps import workload
+
+from graphc.codegen.triton import compiler
+from graphc.codegen.triton.compiler import A100, H100, Target
+from graphc.codegen.triton.plan import Host, count, launches, lower_plan, to_text
+from graphc.ir.interpret import run_graph
+
+HOST = {"mlp": set(), "gpt": {"take_put"}, "lstm": set(), "lenet": {"conv", "conv_input_grad", "conv_weight_grad"}}
+
+NOISE = {"gpt": 16}  # the gradient of the keys' bias is rounding noise alone, which Adam turns into steps of full size
+
+
+@pytest.mark.parametrize("name", sorted(HOST))
+def test_step_under_the_interpreter(name: str, interpreter) -> None:
+    """Loss, weights and optimizer state after a step equal the NumPy interpreter's."""
+    graph, arrays = workload(name, tiny=True)
+    got, hosts = run_plan(interpreter, graph, arrays)
+    assert set(hosts) <= HOST[name]
+    loose = 0
+    for g, w in zip(got, run_graph(graph, arrays)):
+        assert g.dtype == w.dtype and g.shape == w.shape
+        far = ~np.isclose(g.astype(np.float64), np.asarray(w, np.float64), rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(g[far].astype(np.float64), np.asarray(w, np.float64)[far], atol=2e-3)
+        loose += int(far.sum())
+    assert loose <= NOISE.get(name, 0)
+
+
+@pytest.mark.parametrize("target", [A100, H100], ids=str)
+@pytest.mark.parametrize("name", sorted(HOST))
+@pytest.mark.usefixtures("triton_installed")
+def test_step_as_machine_code(name: str, target: Target, capsys) -> None:
+    """No spills, shared memory within the limit, products on tensor cores, streaming by 16 bytes; prints the table."""
+    steps = lower_plan(workload(name), target=target)
+    made = launches(steps)
+    code = compiler.compiler(target).get([x.printed for x in made])
+    lines = [f"{name}, {target}: {len(made)} launches of {len(code)} kernels, {count(steps)} when loops are unrolled"]
+    for x in {x.printed.symbol: x for x in made}.values():
+        c = code[x.printed.symbol]
+        f = c.facts
+        cores = "wgmma" if f["wgmma"] else "mma" if f["mma"] else "-"
+        wide, narrow = f["wide_loads"] + f["wide_async"], f["loads"] + f["async"]
+        lines.append(f"  {x.label:44.44} programs {x.printed.programs():6} warps {c.warps:2} registers {c.registers:3} "
+                     f"spills {c.spills} shared {c.shared:6} cores {cores:5} wide loads {wide}/{narrow} "
+                     f"wide stores {f['wide_stores']}/{f['stores']}")
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+    for c in code.values():
+        assert c.spills == 0 and c.shared <= target.shared_limit and not c.facts["atomics"], c.symbol
+        if c.symbol.startswith("product"):
+            assert c.facts["mma"] or c.facts["wgmma"], c.symbol
+    assert {s.node.op.name for s in steps if isinstance(s, Host)} <= HOST[name]
+
+
+def test_text_names_every_step() -> None:
+    steps = lower_plan(workload("lstm"))
+    text = to_text(steps)
+    assert "repeat 32 times:" in text and "copy 16384 bytes" in text and "product_add: " in text
