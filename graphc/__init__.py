@@ -87,7 +87,7 @@ _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", 
                           "linalg", "fft", "special", "testing", "random", "errors", "backends", "version", "jit", "hub",
                           "multiprocessing", "distributions", "profiler", "serialization", "onnx", "export", "config",
                           "compiler", "return_types", "mps", "nested", "sparse", "types", "overrides"))
-_LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr"}
+_LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr", "vmap": "func"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """Automatic differentiation with PyTorch's API; the walk itself is in ``engine.py``."""
 from __future__ import annotations
 
+from . import functional
 from .function import Function
 from .functional import backward, grad
 from .mode import (
@@ -14,15 +15,11 @@ from .mode import (
     set_grad_enabled,
 )
 
-__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
+__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "functional", "grad", "inference_mode", "is_grad_enabled",
            "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
 
 
 def __getattr__(name: str):  # type: ignore[no-untyped-def]
-    if name == "functional":
-        from .. import func
-
-        return func
     if name in ("gradcheck", "gradgradcheck"):
         from . import gradcheck as module
 

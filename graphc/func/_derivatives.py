@@ -210,14 +210,24 @@ class Pushforward:
 
     def __init__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], argnums: Argnums | None,
                  has_aux: bool, name: str):
-        self.level = Level()
-        args, wrt, self.in_spec = _entered(self.level, args, argnums)
-        self.in_avals = [v.aval for v in wrt]
+        level = Level()
+        args, wrt, self.in_spec = _entered(level, args, argnums)
         out, aux = _split_aux(_call(func, args, kwargs), has_aux, name)
-        self.values, self.spec = _tensor_outputs(out, name)
-        self.aux = leave_tree(self.level, aux)
-        self.cots = [self.level.enter(P.zeros_like(v)) if _differentiable(v) else None for v in self.values]
-        self.pulled = pull(self.values, self.cots, wrt, True)
+        values, self.spec = _tensor_outputs(out, name)
+        self.aux = leave_tree(level, aux)
+        self._transpose(level, values, wrt)
+
+    @classmethod
+    def of(cls, level: Level, values: list[Value], wrt: list[Value]) -> Pushforward:
+        """The pushforward of a function that has been run already; only :meth:`flat` can be used."""
+        push = cls.__new__(cls)
+        push._transpose(level, values, wrt)
+        return push
+
+    def _transpose(self, level: Level, values: list[Value], wrt: list[Value]) -> None:
+        self.level, self.values, self.in_avals = level, values, [v.aval for v in wrt]
+        self.cots = [level.enter(P.zeros_like(v)) if _differentiable(v) else None for v in values]
+        self.pulled = pull(values, self.cots, wrt, True)
 
     def outputs(self) -> Any:
         return tree_unflatten([wrap(self.level.leave(v)) for v in self.values], self.spec)
