@@ -296,13 +296,15 @@ def test_topk_of_the_last_values() -> None:
 
 # --------------------------------------------------------------------------------- joining, strided writes, integer products
 @pytest.mark.parametrize("dt", [np.float32, np.float64, BF16, np.uint8, np.bool_, np.complex128])
-@pytest.mark.parametrize("shape,axis,sizes", [((1, 5), 0, [1, 2, 3, 1, 1, 4]), ((6, 1), 1, [1] * 7), ((3, 1, 40), 1, [2, 0, 1, 3, 1]),
+@pytest.mark.parametrize("shape,axis,sizes", [((1, 5), 0, [1, 2, 3, 1, 1, 4]), ((6, 1), 1, [1] * 7),
+                                              ((3, 1, 40), 1, [2, 0, 1, 3, 1]),
                                               ((40, 1), 1, [3, 30, 1, 9, 200]), ((1,), 0, [7, 9000, 1, 2, 2500])])
 def test_concat(shape: tuple[int, ...], axis: int, sizes: list[int], dt: Any) -> None:
     compare("concat", (axis,), [draw((*shape[:axis], n, *shape[axis + 1:]), dt, k) for k, n in enumerate(sizes)])
 
 
-@pytest.mark.parametrize("shape,attrs", [((5, 4), ((1, 0), (5, 4), (2, 1))), ((70,), ((1,), (70,), (3,))), ((5, 40), ((4, 39), (-1, 3), (-1, -2))),
+@pytest.mark.parametrize("shape,attrs", [((5, 4), ((1, 0), (5, 4), (2, 1))), ((70,), ((1,), (70,), (3,))),
+                                         ((5, 40), ((4, 39), (-1, 3), (-1, -2))),
                                          ((3, 4, 9), ((0, 3, 1), (3, -1, 8), (1, -1, 2))), ((6,), ((2,), (2,), (2,)))])
 @pytest.mark.parametrize("dt", [np.float32, np.float64, BF16, np.int64, np.uint8, np.bool_])
 def test_slice_set(shape: tuple[int, ...], attrs: tuple, dt: Any) -> None:
@@ -312,7 +314,47 @@ def test_slice_set(shape: tuple[int, ...], attrs: tuple, dt: Any) -> None:
 
 @pytest.mark.parametrize("a,b,attrs", [((30, 40), (40, 50), ((), (), (1,), (0,))), ((3, 7, 5), (3, 5, 9), ((0,), (0,), (2,), (1,))),
                                        ((4, 6, 5), (5, 6, 3), ((), (), (1, 2), (1, 0))), ((6, 5), (7, 5), ((), (), (1,), (1,))),
-                                       ((9,), (9,), ((), (), (0,), (0,))), ((4,), (5,), ((), (), (), ())), ((2, 3), (2, 3), ((0, 1), (0, 1), (), ()))])
+                                       ((9,), (9,), ((), (), (0,), (0,))), ((4,), (5,), ((), (), (), ())),
+                                       ((2, 3), (2, 3), ((0, 1), (0, 1), (), ()))])
 @pytest.mark.parametrize("dt", [np.int64, np.int32, np.int16, np.int8, np.uint8])
 def test_contract_of_integers(a: tuple[int, ...], b: tuple[int, ...], attrs: tuple, dt: Any) -> None:
     compare("contract", attrs, [draw(a, dt, 1), draw(b, dt, 2)])
+
+
+# --------------------------------------------------------------------------------------------------- arithmetic of integers
+INTS = [np.int64, np.int32, np.int16, np.int8, np.uint8, np.uint32]
+
+
+def edges(dt: Any) -> np.ndarray:
+    """Small numbers, large ones and the ends of the range."""
+    i = np.iinfo(dt)
+    ends = [i.min, i.min + 1, i.max, i.max - 1, i.max // 2, i.max // 3 * 2, 0, 1, 2, 3, 7, 13, 100]
+    r = np.random.default_rng(0)
+    return np.concatenate([np.array(ends, dt), r.integers(i.min, i.max, 20, dt, True), (-np.array([1, 2, 3, 7, 100])).astype(dt)])
+
+
+@pytest.mark.parametrize("dt", INTS)
+@pytest.mark.parametrize("name", ["floordiv", "remainder", "fmod"])
+def test_integer_division(name: str, dt: Any) -> None:
+    x = edges(dt)
+    d = x[x != 0]
+    compare(name, (), [x[:, None], d[None]])
+    compare(name, (), [x, np.array(3, dt)])
+    compare(name, (), [np.array(100, dt), np.repeat(d, 9)])
+
+
+@pytest.mark.parametrize("name", ["floordiv", "remainder", "fmod"])
+def test_integer_division_by_zero_is_reported(name: str) -> None:
+    x = np.arange(40)
+    for n in (1, 3):
+        with pytest.raises(Failed):
+            native(name, (), [x, x], BITS[0], n)
+
+
+@pytest.mark.parametrize("dt", INTS)
+def test_integer_power(dt: Any) -> None:
+    x = edges(dt)
+    e = np.array([0, 1, 2, 3, 5, 31, 64, 100, *([-1, -2, -3] if np.iinfo(dt).min else [200])]).astype(dt)
+    compare("pow", (), [x[:, None], e[None]])
+    compare("pow", (), [x, np.array(2, dt)])
+    assert native("pow", (), [np.array([1.5]), np.array([2.0])], BITS[0], 1) is None

@@ -1,10 +1,14 @@
-"""Library nodes that are loops after all, printed from kernels of the loop IR: strided writes and products of integers."""
+"""Library nodes that are loops after all, printed from kernels of the loop IR: strided writes, products of integers, and
+arithmetic on integers that may fail."""
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from ...dtypes import bool_, int64
 from ...ir.node import Aval
 from ...ir.prims.movement import slice_length
 from .. import index
@@ -59,4 +63,24 @@ def contract_jobs(attrs: Any, a: Aval, b: Aval, out: Aval, keys: Sequence[Key], 
     if math.prod(extents[out.ndim:]) == 1:  # nothing to sum
         stmts, store = stmts[:3], Store(store.access, 2)
     k = Kernel("k_integer_product", extents, out.ndim, _buffers((*keys, to), (a, b, out)), tuple(stmts), (store,))
+    return [kernel_job(tidy(k), bits)]
+
+
+def integer_jobs(name: str, ins: Sequence[Aval], out: Aval, keys: Sequence[Key], to: Key, bits: int) -> list[Job] | None:
+    """``floordiv``, ``remainder``, ``fmod`` and ``pow`` of integers; a divisor of 0 is reported as an index out of range is."""
+    dt = out.dtype
+    if dt.is_floating_point or dt.is_complex or dt is bool_ or any(a.dtype is not dt for a in ins):
+        return None
+    stmts = []
+    for n, a in enumerate(ins):
+        at = [index.var(out.ndim - a.ndim + d) if e != 1 else index.ZERO for d, e in enumerate(a.shape)]
+        stmts.append(Stmt("load", (), dt, Access(n, index.flatten(at, a.shape))))
+    if name == "pow":
+        stmts.append(Stmt(name, (0, 1), dt))
+    else:
+        zero, one = [Stmt("const", (), dt, np.array(v, dt.np).tobytes()) for v in (0, 1)]
+        stmts += [zero, Stmt("eq", (1, 2), bool_), Stmt("cast", (3,), int64), Stmt("check", (4,), int64, (1, False, ())), one,
+                  Stmt("where", (3, 6, 1), dt), Stmt(name, (0, 7), dt)]
+    store = Store(Access(len(ins), index.flatten(_axes(out.shape), out.shape)), len(stmts) - 1)
+    k = Kernel(f"k_{name}", out.shape, out.ndim, _buffers((*keys, to), (*ins, out)), tuple(stmts), (store,))
     return [kernel_job(tidy(k), bits)]

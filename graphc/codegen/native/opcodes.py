@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ...dtypes import bfloat16, bool_, dtype, float16, float32, float64
-from . import vmath
+from . import integers, vmath
 from .llvm import Function, const, is_float, lanes, scalar_of, vec
 
 _MEMORY = {"bool": "i8", "uint8": "i8", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64", "uint32": "i32",
@@ -214,6 +214,10 @@ def _integer(f: Function, op: str, src: dtype, ty: str, args: list[str]) -> str:
         done = f.op(name, ty, a, n)
         over = f.op("ashr", ty, a, const(ty, src.itemsize * 8 - 1)) if name == "ashr" else zero
         return f.select(ty, ok, done, over)
+    if op in ("floordiv", "remainder", "fmod") and src is not bool_:
+        return integers.divide(f, op, src, ty, a, args[1])
+    if op == "pow" and src is not bool_:
+        return integers.power(f, src, ty, a, args[1])
     raise NotImplementedError(op)
 
 
