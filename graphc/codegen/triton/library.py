@@ -1,30 +1,10 @@
 """Kernels for the primitives that are no loops over their result: which launches carry out a node."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-from ...ir.node import Aval, Node
-from .compiler import Target
-from .printer import Printed
-
-Made = tuple[Printed, set[Any], dict[Any, int]]  # a kernel, the keys it writes, buffers of its own with their bytes
-
-
-@dataclass(frozen=True)
-class Library:
-    """A node whose inputs lie contiguous in the memory of ``keys``."""
-
-    node: Node
-    ins: Sequence[Aval]
-    outs: Sequence[Aval]
-    keys: Sequence[Any]
-    target: Target
-
-    def own(self, name: str) -> Any:
-        """The key of a buffer of this node."""
-        return (name, self.node.slot)
+from . import scatter
+from .library_row import Library, Made
 
 
 def library_kernels(x: Library) -> list[Made] | None:
@@ -33,4 +13,6 @@ def library_kernels(x: Library) -> list[Made] | None:
     return None if row is None else row(x)
 
 
-_ROWS: dict[str, Callable[[Library], list[Made] | None]] = {}
+_ROWS: dict[str, Callable[[Library], list[Made] | None]] = {"take_put": scatter.take_put, "scatter": scatter.scatter}
+
+__all__ = ["Library", "Made", "library_kernels"]

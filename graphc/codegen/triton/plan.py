@@ -359,7 +359,8 @@ class _Names:
                     a = replace(a, divisor=math.gcd(key.step, 16))
             args.append(a)
         printed = s.printed if tuple(args) == s.printed.args else s.printed.with_args(tuple(args))
-        return Launch(printed, frozenset([plain(self.key(k)) for k in s.writes]), {self.key(k): n for k, n in s.own.items()}, s.label)
+        own = {self.key(k): n for k, n in s.own.items()}
+        return Launch(printed, frozenset([plain(self.key(k)) for k in s.writes]), own, s.label)
 
     def ends(self) -> list[Step]:
         """Copies at the end of an iteration: results that are also carries or inputs, then new carries."""
