@@ -40,6 +40,8 @@ CASES = [
     (2, 3, 17, 34, 20, 3, 3, (2, 2), (1, 1), (1, 1), (1, 1), 1),
     (2, 3, 9, 75, 6, 3, 4, (2, 2), (1, 2), (0, 1), (1, 3), 3),
     (2, 4, 9, 9, 5, 1, 1, (2, 2), (0, 0), (0, 0), (1, 1), 1),
+    (17, 20, 7, 9, 33, 3, 3, (1, 1), (1, 0), (0, 2), (1, 1), 1),
+    (9, 40, 9, 18, 66, 3, 3, (2, 2), (1, 1), (1, 1), (1, 2), 2),
     (0, 3, 5, 5, 2, 3, 3, (1, 1), (1, 1), (1, 1), (1, 1), 1),
 ]
 
@@ -59,11 +61,14 @@ def native(op: str, attrs: tuple, arrays: list[np.ndarray], bits: int, nthreads:
         memory[key] = np.frombuffer(a.tobytes(), np.uint8).copy()
     before = {key: memory[key].copy() for key in "ab"}
     for job in jobs:
-        assert job.reads | job.writes == set(job.pointers)
+        assert job.reads | job.writes == set(job.pointers) - {"scratch"}
+        memory["scratch"] = np.full(job.scratch * nthreads + GUARD, 0xFF, np.uint8)
+        sizes["scratch"] = job.scratch * nthreads
         args = np.array([*[memory[p].ctypes.data for p in job.pointers], *job.numbers], np.int64)
         run = _CALL(jit.engine().functions({job.symbol: job.text})[job.symbol])
         for tid in range(nthreads):
             run(args.ctypes.data, tid, nthreads)
+        assert (memory["scratch"][job.scratch * nthreads:] == 0xFF).all(), "scratch overrun"
     assert all((memory[key][n:] == 0xFF).all() for key, n in sizes.items()), "buffer overrun"
     assert all((memory[key] == before[key]).all() for key in "ab"), "an input was written"
     return memory["out"][:out.nbytes].view(out.dtype.np).reshape(out.shape)

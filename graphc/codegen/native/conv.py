@@ -19,7 +19,21 @@ from typing import Any, NamedTuple
 from ...dtypes import bfloat16, dtype, float16, float32, float64
 from ...ir.node import Aval
 from . import conv_pack, conv_weight
-from .conv_plan import PACK_CHUNK, TASKS, Context, Filter, Image, Taps, Target, Three, packed_image, rows_plan, sum_jobs
+from .conv_plan import (
+    PACK_CHUNK,
+    TASKS,
+    Context,
+    Copy,
+    Filter,
+    Image,
+    Taps,
+    Target,
+    Three,
+    image_copy,
+    made,
+    rows_plan,
+    sum_jobs,
+)
 from .jobs import Job
 
 CHUNK = 24 << 10  # bytes of a packed gradient that stay in the first-level cache
@@ -98,7 +112,7 @@ def _forward(ctx: Context, z: _Geometry, x: Hashable, w: Hashable, out: Hashable
     few = rows_plan(ctx, taps) is not None
     if z.kernel == (1, 1, 1) and (few or z.stride == (1, 1, 1)):  # take the positions that are used, then one long row
         if z.stride != (1, 1, 1) or z.lo != (0, 0, 0) or z.out != z.size:
-            image = packed_image(ctx, x, (z.n, z.c, *z.size), per, z.out, z.lo, z.stride, "x")
+            image = image_copy(ctx, "x", Copy(x, (z.n, z.c, *z.size), per, z.out, z.lo, z.stride, 1))
         else:
             image = _whole(x, z.c, z.groups, z.size)
         taps = taps._replace(size=(1, 1, volume), step=(1, 1, 1))
@@ -115,7 +129,7 @@ def _bordered(ctx: Context, z: _Geometry, x: Hashable, phases: int = 1) -> Image
     if phases == 1 and z.lo == (0, 0, 0) and all(a <= b for a, b in zip(need, z.size)):
         return _whole(x, z.c, z.groups, z.size)
     size = (need[0], need[1], -(-need[2] // phases))
-    return packed_image(ctx, x, (z.n, z.c, *z.size), z.c // z.groups, size, z.lo, (1, 1, phases), "x", phases)
+    return image_copy(ctx, "x", Copy(x, (z.n, z.c, *z.size), z.c // z.groups, size, z.lo, (1, 1, phases), phases))
 
 
 # ------------------------------------------------------------------------------------------------- gradient to the input
@@ -156,8 +170,10 @@ def _input_grad(ctx: Context, z: _Geometry, g: Hashable, w: Hashable, out: Hasha
     if border == [0, 0, 0] and all(a <= b for a, b in zip(need, z.out)):
         image = _whole(g, z.o, z.groups, z.out)
     else:
-        image = packed_image(ctx, g, (z.n, z.o, *z.out), z.o // z.groups, (need[0], need[1], need[2]),
-                             (border[0], border[1], border[2]), (1, 1, 1), "g")
+        size, lo = (need[0], need[1], need[2]), (border[0], border[1], border[2])
+        image = image_copy(ctx, "g", Copy(g, (z.n, z.o, *z.out), z.o // z.groups, size, lo, (1, 1, 1), 1))
+        if prod(z.stride) > 1:  # several kernels read it
+            image = made(ctx, image)
     for classes3 in product(*axes):
         _input_grad_class(ctx, z, image, (border[0], border[1], border[2]), classes3, g, w, out)
 
@@ -189,7 +205,7 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     """The jobs: both operands packed, sums of every part of the images, parts added and turned into the filter's layout."""
     lanes, volume, size = z.o // z.groups, prod(z.out), ctx.dt.itemsize
     kd, kh, kw = z.kernel
-    image = _bordered(ctx, z, x)
+    image = made(ctx, _bordered(ctx, z, x))
     rows_all = z.c // z.groups * kd * kh
     rows, cols, vectors = _sums_tile(lanes, rows_all, kw, ctx.width, ctx.bits)
     block = ctx.width * vectors

@@ -16,6 +16,7 @@ from .llvm import Function, module, vec
 WORDS = ("n", "groups", "tiles", "y_blocks", "depth", "a", "b", "red", "kd", "kh", "chunks", "in_n", "in_g", "in_c", "in_kz",
          "in_z", "in_ky", "in_y", "in_off", "w_o", "w_c", "w_kz", "w_ky", "w_off", "out_n", "out_o", "out_z", "out_y", "out_x",
          "out_off", "lanes", "o_outer")
+COPY_WORDS = ("raw_n", "raw_g", "raw_h", "raw_w", "copy_h", "copy_w", "copy_row", "copy_c", "copy_at", "copy_bytes")
 
 
 class Shape(NamedTuple):
@@ -32,11 +33,16 @@ class Shape(NamedTuple):
     tall: bool  # several filter rows
     wide: bool  # more filter columns than are unrolled
     dense: bool  # a tile's positions lie next to each other in the result
+    bordered: bool  # the kernel copies an image into a border of zeros itself, in its scratch memory
 
 
 @cache
 def lanes_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
-    """(symbol, text). Words: input, packed filter, result, then :data:`WORDS` (strides in elements)."""
+    """(symbol, text). Words: input, packed filter, result, then :data:`WORDS` (strides in elements).
+
+    A bordered kernel has a fourth pointer, scratch, and :data:`COPY_WORDS` at the end: rows and columns ``copy_h``, ``copy_w``
+    of raw planes of ``raw_h`` x ``raw_w`` go to ``copy_at`` of planes of ``copy_c`` elements.
+    """
     tag = "_".join(str(int(x)) for x in shape)
     symbol = f"conv_lanes_{name}_{width}_{tag}"
     return symbol, module([_Lanes(symbol, name, width, shape).f])
@@ -50,7 +56,8 @@ class _Lanes:
         self.ty, self.block = vec(width, self.s), width * shape.vectors
         f = self.f = Function(symbol)
         self.src, self.w, self.dst = (f.arg(k, "ptr") for k in range(3))
-        self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
+        first, names = (4, WORDS + COPY_WORDS) if shape.bordered else (3, WORDS)
+        self.word = {name: f.arg(first + k) for k, name in enumerate(names)}
         z = self.word
         if not shape.tall:
             z["kh"] = "1"
@@ -62,6 +69,14 @@ class _Lanes:
             self.index = self.positions()
         self.stack = f.alloca(self.s, self.block * shape.rows * shape.cols)
         self.images = f.mul(z["n"], z["depth"])
+        if shape.bordered:
+            lo, hi = f.share(f.mul(z["n"], z["groups"]))
+            self.scratch = f.at("i8", f.arg(3, "ptr"), f.mul(z["copy_bytes"], "%tid"))
+            with f.when(f.cmp("slt", "i64", lo, hi)):  # borders stay zero from one image to the next
+                f.call("llvm.memset.p0.i64", "void", ("ptr", self.scratch), ("i8", "0"), ("i64", z["copy_bytes"]),
+                       ("i1", "false"))
+            f.loop(lo, hi, self.image)
+            return
         total = f.mul(f.mul(self.images, f.mul(z["groups"], z["tiles"])), z["y_blocks"])
         lo, hi = f.share(total)
         f.loop(lo, hi, self.task)
@@ -88,9 +103,36 @@ class _Lanes:
         ob = f.select("i64", outer, f.div(t, self.images), f.rem(t, blocks), "i1")
         nz = f.select("i64", outer, f.rem(t, self.images), f.div(t, blocks), "i1")
         n, plane = f.div(nz, z["depth"]), f.rem(nz, z["depth"])
-        g, first = f.div(ob, z["tiles"]), f.mul(f.rem(ob, z["tiles"]), str(self.block))
+        g = f.div(ob, z["tiles"])
         src = f.at(s, self.src, f.add(z["in_off"], f.add(f.mul(n, z["in_n"]), f.mul(g, z["in_g"]))))
-        src = f.at(s, src, f.mul(plane, z["in_z"]))
+        self.channels(f.at(s, src, f.mul(plane, z["in_z"])), n, plane, ob, g, yb)
+
+    def image(self, t: str) -> None:
+        """One image (or group of channels of one): its copy, then all tiles."""
+        f, z, s, width = self.f, self.word, self.s, self.width
+        n, g = f.div(t, z["groups"]), f.rem(t, z["groups"])
+        raw = f.at(s, self.src, f.add(f.mul(n, z["raw_n"]), f.mul(g, z["raw_g"])))
+        inside = f.at(s, self.scratch, z["copy_at"])
+
+        def channel(c: str) -> None:
+            def row(y: str) -> None:
+                line = f.at(s, raw, f.mul(f.add(f.mul(c, z["raw_h"]), y), z["raw_w"]))
+                to = f.at(s, inside, f.add(f.mul(c, z["copy_c"]), f.mul(y, z["copy_row"])))
+                whole = f.mul(f.div(z["copy_w"], str(width)), str(width))
+                f.loop("0", whole, lambda x: f.store(self.ty, f.load(self.ty, f.at(s, line, x)), f.at(s, to, x)), step=width)
+                mask = f.lane_mask(width, f.sub(z["copy_w"], whole))
+                f.store(self.ty, f.load(self.ty, f.at(s, line, whole), mask), f.at(s, to, whole), mask)
+
+            f.loop("0", z["copy_h"], row)
+
+        f.loop("0", z["red"], channel)
+        src = f.at(s, self.scratch, z["in_off"])
+        f.loop("0", z["tiles"], lambda tile: self.channels(src, n, "0", f.add(f.mul(g, z["tiles"]), tile), g, "0"))
+
+    def channels(self, src: str, n: str, plane: str, ob: str, g: str, yb: str) -> None:
+        """One block of channels: all tiles of a plane, or of one of the blocks of its rows."""
+        f, z, s = self.f, self.word, self.s
+        first = f.mul(f.rem(ob, z["tiles"]), str(self.block))
         w = f.at(s, self.w, f.add(f.mul(ob, z["w_o"]), z["w_off"]))
         channel = f.add(f.mul(g, z["lanes"]), first)
         dst = f.at(s, self.dst, f.add(z["out_off"], f.add(f.mul(n, z["out_n"]), f.mul(channel, z["out_o"]))))

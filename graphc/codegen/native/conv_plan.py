@@ -13,9 +13,23 @@ from .jobs import Job
 
 TAPS_UNROLLED = 7  # filter columns up to which a row of the filter is written out
 FILTER_IN_CACHE = 1 << 19  # bytes of a packed filter that stay in the second-level cache beside an image
+BOTH_IN_CACHE = 800 << 10  # bytes of a packed filter and an image that stay in the second-level cache together
 PACK_CHUNK = 256  # positions of a copy that one task moves
 TASKS = 16  # what a job is cut into at least, for threads
 Three = tuple[int, int, int]
+
+
+class Copy(NamedTuple):
+    """A copy of images still to be made: of what (key, shape), channels of a group, size and first element of the copy (the
+    border), steps, residues of columns."""
+
+    key: Hashable
+    shape: tuple[int, int, int, int, int]
+    per: int
+    size: Three
+    lo: Three
+    step: Three
+    phases: int
 
 
 class Image(NamedTuple):
@@ -29,6 +43,7 @@ class Image(NamedTuple):
     plane: int
     row: int
     phase: int = 0
+    copy: Copy | None = None
 
 
 class Filter(NamedTuple):
@@ -85,19 +100,24 @@ class Context(NamedTuple):
         return self.bits // (8 * self.dt.itemsize)
 
 
-def packed_image(ctx: Context, x: Hashable, shape: tuple[int, int, int, int, int], per: int, size: Three, lo: Three,
-                 step: Three, name: str, phases: int = 1) -> Image:
-    """The job of a copy of images: element (i, j, p, k) is x[(i, j, k) * step + (0, 0, p) - lo], 0 outside."""
-    n, c, d, h, w = shape
-    key = (ctx.unique, name)
+def image_copy(ctx: Context, name: str, copy: Copy) -> Image:
+    """A copy of images: element (i, j, p, k) is x[(i, j, k) * step + (0, 0, p) - lo], 0 outside. :func:`made` makes it."""
+    row = copy.phases * copy.size[2]
+    plane = copy.size[1] * row
+    volume = copy.size[0] * plane
+    return Image((ctx.unique, name), 0, copy.shape[1] * volume, copy.per * volume, volume, plane, row, copy.size[2], copy)
+
+
+def made(ctx: Context, image: Image) -> Image:
+    """The image after the job of its copy, if there is one to make."""
+    if image.copy is None:
+        return image
+    x, (n, c, d, h, w), _, size, lo, step, phases = image.copy
     symbol, text = conv_pack.image_kernel(ctx.dt.name, ctx.width, step[2] == 1)
-    row = phases * size[2]
-    plane = size[1] * row
-    volume = size[0] * plane
     numbers = (n * c, d, h, w, size[0], size[1], phases, size[2], *lo, *step)
-    ctx.jobs.append(Job(symbol, text, [x, key], numbers, {x}, {key}, work=n * c * volume // 4,
-                        own={key: n * c * volume * ctx.dt.itemsize}))
-    return Image(key, 0, c * volume, per * volume, volume, plane, row, size[2])
+    ctx.jobs.append(Job(symbol, text, [x, image.key], numbers, {x}, {image.key}, work=n * image.n // 4,
+                        own={image.key: n * image.n * ctx.dt.itemsize}))
+    return image._replace(copy=None)
 
 
 def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target, name: str) -> None:
@@ -105,7 +125,7 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
     width = ctx.width
     plan = rows_plan(ctx, t)
     if plan is not None:
-        _rows(ctx, t, plan, image, source, target, name)
+        _rows(ctx, t, plan, made(ctx, image), source, target, name)
         return
     rows, cols, vectors = _tile(t, width, ctx.bits)[1]
     block = width * vectors
@@ -114,19 +134,41 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
     kd, kh, kw = t.kernel
     unrolled = kw if kw <= TAPS_UNROLLED and vectors > 1 else 1  # one vector: broadcasts are operands, not kept for other taps
     dense = target.x == 1 and (rows == 1 or target.y == cols)
-    shape = conv_lanes.Shape(rows, cols, vectors, t.step[2], unrolled, t.tap[2] if kw > 1 else 1,
-                             source.strides[5] if kw > 1 else 1, kd != 1, kh != 1, kw != unrolled, dense)
-    symbol, text = conv_lanes.lanes_kernel(ctx.dt.name, width, shape)
     tasks = t.n * t.size[0] * t.groups * tiles
     y_blocks = max(1, min(-(-t.size[1] // rows), TASKS // tasks))
     w_c = source.taps * block
-    o_outer = t.groups * tiles * t.red * t.tap_count * block * ctx.dt.itemsize > FILTER_IN_CACHE
+    filter_bytes = t.groups * tiles * t.red * t.tap_count * block * ctx.dt.itemsize
+    fused = image.copy is not None and copies_itself(ctx, t, image, filter_bytes)
+    if not fused:
+        image = made(ctx, image)
+    shape = conv_lanes.Shape(rows, cols, vectors, t.step[2], unrolled, t.tap[2] if kw > 1 else 1,
+                             source.strides[5] if kw > 1 else 1, kd != 1, kh != 1, kw != unrolled, dense, fused)
+    symbol, text = conv_lanes.lanes_kernel(ctx.dt.name, width, shape)
     numbers = (t.n, t.groups, tiles, y_blocks, *t.size, t.red, kd, kh, kw // unrolled, image.n, image.g, image.c,
                t.tap[0] * image.plane, t.step[0] * image.plane, t.tap[1] * image.row, t.step[1] * image.row, image.offset,
                t.red * w_c, w_c, source.strides[3] * block, source.strides[4] * block, source.offset * block, *target[2:],
-               target.offset, t.lanes, int(o_outer))
+               target.offset, t.lanes, int(filter_bytes > FILTER_IN_CACHE))
     work = tasks * block * t.size[1] * t.size[2] * max(1, t.red * t.tap_count) // 4
-    ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+    if not fused:
+        ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+        return
+    assert image.copy is not None
+    raw, (_, c, _, h, w), per, size, lo, _, _ = image.copy
+    scratch = -(-t.red * image.plane * ctx.dt.itemsize // 64) * 64
+    copied = (max(0, min(h, size[1] - lo[1])), max(0, min(w, size[2] - lo[2])))
+    more = (c * h * w, per * h * w, h, w, *copied, image.row, image.plane, lo[1] * image.row + lo[2], scratch)
+    ctx.jobs.append(Job(symbol, text, [raw, key, target.key, "scratch"], (*numbers, *more), {raw, key}, {target.key}, scratch,
+                        work))
+
+
+def copies_itself(ctx: Context, t: Taps, image: Image, filter_bytes: int) -> bool:
+    """Whether a kernel copies images one by one into its scratch memory: plain copies that fit the cache beside the filter,
+    and enough of them for threads to share."""
+    copy = image.copy
+    assert copy is not None
+    plain = copy.phases == 1 and copy.step == (1, 1, 1) and copy.size[0] == copy.shape[2] == 1 and min(copy.lo) >= 0
+    return (plain and t.size[0] == t.kernel[0] == 1 and t.n * t.groups >= TASKS and t.red > 0
+            and t.red * image.plane * ctx.dt.itemsize + filter_bytes <= BOTH_IN_CACHE)
 
 
 def _packed_filter(ctx: Context, t: Taps, source: Filter, tiles: int, block: int) -> Hashable:
