@@ -1,6 +1,6 @@
 """Programs for the CUDA run time that must give the same on the stand-in driver and on a real device.
 
-``test_cuda_runtime.py`` and ``tests/gpu/test_cuda_runtime.py`` import these tests and bring the fixture ``kit``.
+``test_cuda_programs.py`` and ``tests/gpu/test_cuda_runtime.py`` import these tests and bring the fixture ``kit``.
 """
 from __future__ import annotations
 
@@ -284,6 +284,30 @@ def test_offsets_into_an_arena(kit):
     arena = put(np.stack([floats(n, k) for k in range(4)]))
     launches.run(D.current_stream(), (arena.ptr,))
     assert np.array_equal(got(arena, (4, n)), np.cumsum([floats(n, k) for k in range(4)], 0, dtype=np.float32))
+
+
+def test_copies_and_fills_between_launches(kit):
+    n = 200
+    launches = LaunchList(D.get())
+    launches.add_fill(Pointer(0), 4 * n)  # y = 0; y += 2 x; z = y; y = -1 in all bits; z += 2 x
+    axpy = ((-(-n // THREADS),), THREADS, AXPY)
+    launches.add(kit.function("axpy"), *axpy, (Pointer(0), Pointer(1), 2.0, n, 0, 0))
+    launches.add_copy(Pointer(2), Pointer(0), 4 * n)
+    launches.add_fill(Pointer(0, 4), 4 * n - 4, 255)
+    launches.add(kit.function("axpy"), *axpy, (Pointer(2), Pointer(1), 2.0, n, 0, 0))
+    launches.link()
+    assert launches.n_pointers == 3 and "Copy(" in launches.describe()
+    for how in ("plain", "graph"):
+        y, x, z = put(floats(n, 5)), put(floats(n)), B.empty(4 * n)
+        addresses = (y.ptr, x.ptr, z.ptr)
+        if how == "plain":
+            launches.run(D.current_stream(), addresses)
+        else:
+            D.get().synchronize()
+            capture(D.get(), lambda s: launches.run(s, addresses)).launch(D.current_stream())
+        assert np.array_equal(got(z, n), 4 * floats(n))
+        out = got(y, n)
+        assert out[0] == 2 * floats(n)[0] and np.isnan(out[1:]).all()
 
 
 def test_grid_covers_everything_and_no_more(kit):

@@ -42,7 +42,7 @@ def run(args, folder, **environment):
 
 
 def test_the_programs_of_the_run_time(stub):
-    out = run(["-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_runtime.py")], stub,
+    out = run(["-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_programs.py")], stub,
               GRAPHC_TEST_STUB="1")
     assert out.returncode == 0, out.stdout[-4000:] + out.stderr[-2000:]
     assert "failed" not in out.stdout and "skipped" not in out.stdout and " passed" in out.stdout

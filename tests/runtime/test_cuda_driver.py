@@ -17,7 +17,7 @@ from graphc.runtime.cuda import device as D
 from graphc.runtime.cuda import driver
 from graphc.runtime.cuda.driver import CudaError, CudaUnavailable, Driver
 from graphc.runtime.cuda.graph import capture
-from graphc.runtime.cuda.launch import FORMATS, LaunchList, Module, Number, Pointer, layout, pack
+from graphc.runtime.cuda.launch import FORMATS, LaunchList, Module, Number, Pointer, layout, load, pack
 
 
 @pytest.fixture
@@ -279,6 +279,46 @@ def test_clusters_and_attributes(fake):
     assert first.attributes[6]["programmaticStreamSerializationAllowed"] == 1
     assert second.grid == (16, 1, 1) and fake.attributes["trap", 14] == 1
     assert third.attributes[2]["cooperative"] == 1 and third.shared == 60 << 10 and fake.attributes["trap", 8] == 60 << 10
+
+
+class Compiled:
+    """What the Triton compiler gives, as far as launching goes."""
+
+    symbol, entry, code, warps, ctas, shared, scratch, scratch_align = "s1", "axpy", b"FAKE", 4, 1, 64 << 10, 0, 1
+
+
+def test_triton_kernels_get_two_scratch_pointers(fake):
+    owner, launches = D.get(), LaunchList(D.get(), "p")
+    kernel = load(owner, Compiled)
+    assert load(owner, Compiled) is kernel and kernel.threads == 128
+
+    class Scratchy(Compiled):
+        symbol, scratch, scratch_align, ctas = "s2", 100, 128, 2
+
+    types = ("*fp32", "*fp32", "fp32", "i32")
+    launches.add_kernel(kernel, (3,), types, (Pointer(0), Pointer(1), 1.0, 4), lines="a.py:1")
+    launches.add_kernel(load(owner, Scratchy), (5, 2), types, (Pointer(0), Pointer(1), 1.0, 4))
+    y, x = B.empty(16), B.empty(16)
+    launches.run(D.current_stream(), (y.ptr, x.ptr))
+    first, second = fake.launches
+    assert first.args == (y.ptr, x.ptr, 1.0, 4, 0, 0) and first.block == (128, 1, 1) and first.shared == 64 << 10
+    assert second.args == (y.ptr, x.ptr, 1.0, 4, launches.scratch.ptr, 0) and second.grid == (10, 2, 1)
+    assert launches.scratch.nbytes == 128 * 10 * 2 and launches.scratch.ptr % 128 == 0
+    with pytest.raises(ArgumentError, match="scratch memory and cannot overlap"):
+        launches.add_kernel(load(owner, Scratchy), (1,), types, (0, 0, 1.0, 4), overlap=True)
+
+    class Broken(Compiled):
+        symbol, code = "s3", b"?"
+
+    with pytest.raises(CompileError, match=r"kernel s3 cannot be loaded on cuda:0 \(Fake H100 0, sm_90\)"):
+        load(owner, Broken)
+
+
+def test_a_copy_that_fails_is_named(fake):
+    launches = LaunchList(D.get(), "p")
+    launches.add_copy(4096, 8192, 16)
+    with pytest.raises(CudaError, match=r"error in Copy\(dst=4096, src=8192, nbytes=16\), launch 1 of 1 of p: CUDA_ERROR_INVALID"):
+        launches.run(D.current_stream())
 
 
 def test_shared_memory_attribute_is_set_only_when_needed_and_only_up_to_the_limit(fake):

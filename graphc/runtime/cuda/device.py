@@ -30,6 +30,7 @@ class Device:
         self.memory = Allocator(self._take, self._give, mark=self.marks.make, passed=self.marks.passed,
                                 settle=self.synchronize, info=self.memory_info, where="CUDA")
         self.idle: dict[int, list[Any]] = {}  # stream handles by priority
+        self.kernels: dict[str, Any] = {}  # loaded kernels by symbol; see launch.load
         self.default = Stream._of(self, driver.legacy_stream())
 
     def _take(self, nbytes: int) -> int:

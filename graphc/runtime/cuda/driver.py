@@ -289,6 +289,20 @@ class Driver:
     def set_function_attribute(self, function: Any, number: int, value: int) -> None:
         self.call("cuFuncSetAttribute", function, self.cu.CUfunction_attribute(number), value)
 
+    def parameter_sizes(self, function: Any) -> list[int] | None:
+        """Bytes of each kernel parameter; None if this driver or cuda-bindings cannot tell."""
+        ask = getattr(self.cu, "cuFuncGetParamInfo", None)
+        sizes: list[int] = []
+        try:
+            while ask is not None:
+                result = ask(function, len(sizes))
+                if int(result[0]):
+                    return sizes
+                sizes.append(int(result[2]))
+        except RuntimeError:  # not in the driver
+            pass
+        return None
+
     def launch_config(self, grid: tuple[int, int, int], block: int, shared: int, attributes: list[tuple[int, Any]]) -> Any:
         """A CUlaunchConfig for launches that need attributes: (CUlaunchAttributeID, value) pairs."""
         cu = self.cu

@@ -6,6 +6,7 @@ launch. The driver copies arguments when it is called, so the buffer is free aga
 """
 from __future__ import annotations
 
+import math
 import os
 import struct
 import threading
@@ -17,12 +18,14 @@ import numpy as np
 
 from ...errors import ArgumentError, CompileError
 from . import driver as cuda
+from .buffer import DeviceBuffer, empty
 from .device import Device, Stream, usable
 
 PLAIN_SHARED = 48 << 10  # bytes of shared memory a kernel may use without asking
 # Parameter types as Triton spells them: struct format. Half-precision numbers take two bytes.
 FORMATS = {"i1": "?", "i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q",
            "fp16": "e", "bf16": "H", "fp32": "f", "fp64": "d"}
+WARP = 32  # threads
 TENSOR_MAP = 128  # bytes of a CUtensorMap ("tma"), 64-byte aligned
 
 
@@ -31,6 +34,10 @@ class Pointer(NamedTuple):
 
     number: int
     offset: int = 0
+
+
+class Scratch(NamedTuple):
+    """An argument that is the address of the list's scratch memory."""
 
 
 class Number(NamedTuple):
@@ -98,10 +105,36 @@ class Function:
         self.owner.driver.set_function_attribute(self.handle, cuda.DYNAMIC_SHARED, nbytes)
         self.allowed = nbytes
 
+    def parameter_sizes(self) -> list[int] | None:
+        """Bytes of each parameter as the machine code says; None if the driver cannot tell (before CUDA 12.4)."""
+        self.owner.driver.use(self.owner.index)
+        return self.owner.driver.parameter_sizes(self.handle)
+
     def allow_big_clusters(self) -> None:
         """Let launches use clusters of more than 8 blocks."""
         self.owner.driver.use(self.owner.index)
         self.owner.driver.set_function_attribute(self.handle, cuda.BIG_CLUSTER, 1)
+
+
+class Kernel(NamedTuple):
+    """A compiled Triton kernel on a device. ``scratch``: bytes of global memory each block needs."""
+
+    function: Function
+    threads: int
+    shared: int
+    ctas: int
+    scratch: int
+
+
+def load(owner: Device, compiled: Any) -> Kernel:
+    """A kernel of ``codegen.triton.compiler.Compiled`` on a device; loaded once. Raises CompileError if it cannot run there."""
+    found = owner.kernels.get(compiled.symbol)
+    if found is None or found[0] != compiled.code:
+        function = Module(owner, compiled.code, f"kernel {compiled.symbol}").function(compiled.entry)
+        align = max(1, compiled.scratch_align)
+        made = Kernel(function, WARP * compiled.warps, compiled.shared, compiled.ctas, -(-compiled.scratch // align) * align)
+        found = owner.kernels[compiled.symbol] = (compiled.code, made)
+    return found[1]
 
 
 def layout(types: Sequence[str]) -> tuple[list[int], int, int]:
@@ -162,13 +195,37 @@ class Launch:
     lines: str = ""
 
 
+@dataclass(frozen=True)
+class Copy:
+    """``nbytes`` from one address to another on the device, in order with the launches."""
+
+    dst: int | Pointer
+    src: int | Pointer
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Fill:
+    """``nbytes`` bytes set to ``byte``, in order with the launches."""
+
+    dst: int | Pointer
+    byte: int
+    nbytes: int
+
+
+def _address(where: int | Pointer, pointers: Sequence[int]) -> int:
+    return pointers[where.number] + where.offset if isinstance(where, Pointer) else where
+
+
 class LaunchList:
-    """Launches that run in order on one stream; see the module's text."""
+    """Launches, copies and fills that run in order, on one stream at a time; see the module's text."""
 
     def __init__(self, owner: Device, label: str = "plan"):
         self.owner, self.label = owner, label
-        self.launches: list[Launch] = []
+        self.launches: list[Launch | Copy | Fill] = []
         self.lock = threading.Lock()
+        self.scratch_bytes = 0
+        self.scratch: DeviceBuffer | None = None
         self.linked = False
         self.blocking = os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
 
@@ -205,10 +262,37 @@ class LaunchList:
         self.linked = False
         return launch
 
+    def add_kernel(self, kernel: Kernel, grid: Sequence[int], types: Sequence[str], values: Sequence[Any], *,
+                   overlap: bool = False, lines: str = "") -> Launch:
+        """Append a launch of a Triton kernel, whose two scratch pointers are added here.
+
+        Scratch memory is shared by the launches of the list, which run one after the other (not with ``overlap``).
+        """
+        need = kernel.scratch * math.prod(grid) * kernel.ctas
+        if need and overlap:
+            raise ArgumentError(f"kernel {kernel.function.name} uses scratch memory and cannot overlap with another")
+        self.scratch_bytes = max(self.scratch_bytes, need)
+        return self.add(kernel.function, grid, kernel.threads, (*types, "*i8", "*i8"),
+                        (*values, Scratch() if need else 0, 0), shared=kernel.shared, ctas=kernel.ctas, overlap=overlap,
+                        lines=lines)
+
+    def add_copy(self, dst: int | Pointer, src: int | Pointer, nbytes: int) -> None:
+        """Append a copy on the device."""
+        self.launches.append(Copy(dst, src, nbytes))
+        self.linked = False
+
+    def add_fill(self, dst: int | Pointer, nbytes: int, byte: int = 0) -> None:
+        """Append a fill."""
+        self.launches.append(Fill(dst, byte, nbytes))
+        self.linked = False
+
     def link(self) -> None:
         """Build the argument buffer. Done by the first :meth:`run` at the latest."""
+        if self.scratch_bytes and (self.scratch is None or self.scratch.nbytes < self.scratch_bytes):
+            self.scratch = empty(self.scratch_bytes, self.owner.index, tag=f"scratch of {self.label}")
         places, size = [], 0
-        for launch in self.launches:
+        launches = [x for x in self.launches if isinstance(x, Launch)]
+        for launch in launches:
             offsets, nbytes, align = layout(launch.types)
             size = -(-size // align) * align
             places.append([size + o for o in offsets])
@@ -219,16 +303,23 @@ class LaunchList:
         self.table = np.zeros(max(1, sum(len(p) for p in places)), np.uint64)
         words: list[tuple[int, Pointer]] = []
         self.numbers: list[tuple[int, str, int]] = []  # (which scalar, type, where)
-        self.calls: list[tuple[Any, tuple[Any, ...], Any]] = []
-        driver, at = self.owner.driver, 0
-        for launch, offsets in zip(self.launches, places):
+        self.calls: list[tuple[Any, tuple[Any, ...], Any]] = []  # (None, a configuration, Copy or Fill; function...; arguments)
+        driver, at, rest = self.owner.driver, 0, iter(places)
+        for x in self.launches:
+            if not isinstance(x, Launch):
+                self.calls.append((x, (), 0))
+                continue
+            launch, offsets = x, next(rest)
             for place, t, value in zip(offsets, launch.types, launch.values):
                 if isinstance(value, Pointer):
                     words.append((place, value))
                 elif isinstance(value, Number):
                     self.numbers.append((value.number, t, self.start + place))
                 else:
-                    self._write(self.start + place, pack(t, value), launch)
+                    if isinstance(value, Scratch):
+                        assert self.scratch is not None
+                        value = self.scratch.ptr
+                    self._write(self.start + place, pack(t, value))
             self.table[at:at + len(offsets)] = [base + o for o in offsets]
             params = self.table.ctypes.data + 8 * at
             at += len(offsets)
@@ -241,12 +332,14 @@ class LaunchList:
         self.where = np.array([place // 8 for place, _ in words], np.intp)
         self.which = np.array([p.number for _, p in words], np.intp)
         self.plus = np.array([p.offset for _, p in words], np.int64)
-        self.n_pointers = int(self.which.max()) + 1 if len(words) else 0
+        moved = [p.number for x in self.launches if isinstance(x, (Copy, Fill))
+                 for p in (x.dst, x.src if isinstance(x, Copy) else 0) if isinstance(p, Pointer)]
+        self.n_pointers = max([*moved, *self.which.tolist()], default=-1) + 1
         self.n_numbers = max([k for k, _, _ in self.numbers], default=-1) + 1
         self.last: tuple[int, ...] | None = None
         self.linked = True
 
-    def _write(self, at: int, data: bytes, launch: Launch) -> None:
+    def _write(self, at: int, data: bytes) -> None:
         self.raw[at:at + len(data)] = np.frombuffer(data, np.uint8)
 
     def patch(self, pointers: Sequence[int], numbers: Sequence[Any] = ()) -> None:
@@ -262,7 +355,7 @@ class LaunchList:
                 self.words[self.where] = np.array(key, np.int64)[self.which] + self.plus
             self.last = key
         for k, t, at in self.numbers:
-            self._write(at, pack(t, numbers[k]), self.launches[0])
+            self._write(at, pack(t, numbers[k]))
 
     def run(self, stream: Stream, pointers: Sequence[int] = (), numbers: Sequence[Any] = ()) -> None:
         """Send every launch to ``stream``. Raises CudaError that names the kernel and the user's line."""
@@ -273,13 +366,12 @@ class LaunchList:
             driver, handle = stream.driver, stream.handle
             if not driver.recent or driver.recent[-1] != self.label:
                 driver.recent.append(self.label)
-            plain, extended = driver.cu.cuLaunchKernel, driver.cu.cuLaunchKernelEx
-            for k, (config, head, params) in enumerate(self.calls):
-                if config is None:
+            plain = driver.cu.cuLaunchKernel
+            for k, (kind, head, params) in enumerate(self.calls):
+                if kind is None:
                     result = plain(*head, handle, params, 0)
                 else:
-                    config.hStream = handle
-                    result = extended(config, head[0], params, 0)
+                    result = _special(driver.cu, kind, head, params, handle, pointers)
                 if result[0]:
                     self._failed(k, "cuLaunchKernel", int(result[0]))
                 if self.blocking and not driver.capturing(handle):
@@ -288,17 +380,31 @@ class LaunchList:
                         self._failed(k, "cuStreamSynchronize", code)
 
     def _failed(self, k: int, name: str, code: int) -> None:
-        launch = self.launches[k]
-        lines = f" (recorded at {launch.lines})" if launch.lines else ""
-        raise self.owner.driver.error(name, code, f"kernel {launch.function.name}{lines}, launch {k + 1} of "
-                                      f"{len(self.launches)} of {self.label}")
+        x = self.launches[k]
+        what = str(x)
+        if isinstance(x, Launch):
+            what = f"kernel {x.function.name}" + (f" (recorded at {x.lines})" if x.lines else "")
+        raise self.owner.driver.error(name, code, f"{what}, launch {k + 1} of {len(self.launches)} of {self.label}")
 
     def describe(self) -> str:
         """The list as text: kernel, grid, threads, shared bytes, registers, spilled bytes, arguments."""
         rows = []
         for launch in self.launches:
+            if not isinstance(launch, Launch):
+                rows.append(str(launch))
+                continue
             f = launch.function
             args = ", ".join(f"{t}={v!r}" if not isinstance(v, bytes) else t for t, v in zip(launch.types, launch.values))
             rows.append(f"{f.name} grid={launch.grid} threads={launch.block} shared={launch.shared} registers={f.registers} "
                         f"spills={f.spills} ({args})")
         return "\n".join(rows)
+
+
+def _special(cu: Any, kind: Any, head: tuple[Any, ...], params: int, handle: Any, pointers: Sequence[int]) -> Any:
+    """Send a launch with attributes, a copy or a fill; the driver's answer."""
+    if isinstance(kind, Copy):
+        return cu.cuMemcpyDtoDAsync(_address(kind.dst, pointers), _address(kind.src, pointers), kind.nbytes, handle)
+    if isinstance(kind, Fill):
+        return cu.cuMemsetD8Async(_address(kind.dst, pointers), kind.byte, kind.nbytes, handle)
+    kind.hStream = handle
+    return cu.cuLaunchKernelEx(kind, head[0], params, 0)
