@@ -264,7 +264,8 @@ def text(a: Ix, names: Sequence[str] | None = None) -> str:
         elif atom[0] == "data":
             s = f"%{atom[1]}"
         else:
-            s = f"({text(atom[1], names)} {atom[0]} {atom[2]})"
+            inner = text(atom[1], names)
+            s = f"({f'({inner})' if ' + ' in inner else inner} {atom[0]} {atom[2]})"
         parts.append(s if c == 1 else f"{c}*{s}")
     if a.const or not parts:
         parts.append(str(a.const))
