@@ -213,7 +213,7 @@ def _window(c: Call) -> Any:
     return c.again(c.ins[0], attrs=(_up(axes), *rest))
 
 
-@rule("fold")
+@rule("fold", "overlap_add")
 def _fold(c: Call) -> Any:
     shape, axes, *rest = c.attrs
     return c.again(c.ins[0], attrs=((c.size, *shape), _up(axes), *rest))

@@ -9,13 +9,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from graphc import config
+from graphc.autograd.engine import mark_input, vjp_values
 from graphc.codegen.native.jobs import Job
 from graphc.codegen.native.library import library_jobs, zeros_allowed
 from graphc.device import device
-from graphc.dtypes import from_numpy
+from graphc.dtypes import float64, from_numpy
 from graphc.errors import IndexOutOfRangeError
-from graphc.ir.node import aval
+from graphc.ir import build as P
+from graphc.ir.node import aval, leaf_value
 from graphc.ir.optable import OPS
+from graphc.ir.recorder import apply, evaluated
 from graphc.runtime import jit
 
 pytestmark = pytest.mark.skipif(not jit.available(), reason="no llvmlite")
@@ -358,3 +362,50 @@ def test_integer_power(dt: Any) -> None:
     compare("pow", (), [x[:, None], e[None]])
     compare("pow", (), [x, np.array(2, dt)])
     assert native("pow", (), [np.array([1.5]), np.array([2.0])], BITS[0], 1) is None
+
+
+# ------------------------------------------------------------------------------------------------------ overlapping windows
+@pytest.mark.parametrize("attrs", [((2, 6, 5), (1, 2), (3, 2), (2, 1), (1, 1)), ((3, 40), (1,), (7,), (1,), (1,)),
+                                   ((2, 41), (1,), (7,), (3,), (1,)), ((4, 40), (1,), (5,), (1,), (2,)),
+                                   ((3, 37), (1,), (4,), (3,), (2,)), ((2, 9, 70), (1, 2), (3, 5), (2, 2), (2, 1)),
+                                   ((30, 20), (0, 1), (6, 6), (1, 1), (1, 1)), ((50, 4), (0,), (9,), (4,), (1,)),
+                                   ((3, 20), (1,), (2,), (5,), (1,)), ((3, 20), (1,), (1,), (1,), (1,))])
+@pytest.mark.parametrize("dt", [np.float32, np.float64, BF16, np.int32])
+def test_overlap_add(attrs: tuple, dt: Any) -> None:
+    shape, axes, sizes, strides, dilations = attrs
+    lead = list(shape)
+    for ax, k, s, d in zip(axes, sizes, strides, dilations):
+        lead[ax] = (shape[ax] - d * (k - 1) - 1) // s + 1
+    rough = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 1e-2}.get(np.dtype(dt).name, 0)
+    compare("overlap_add", attrs, [draw((*lead, *sizes), dt, 1)], rough, rough)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+@pytest.mark.parametrize("attrs", [((2, 6, 5), (1, 2), (3, 2), (2, 1), (1, 1)), ((3, 40), (1,), (3,), (1,), (2,)),
+                                   ((3, 41), (1,), (7,), (3,), (1,)), ((3, 37), (1,), (4,), (3,), (2,)),
+                                   ((2, 9, 40), (1, 2), (3, 5), (2, 2), (2, 1)), ((3, 20), (1,), (2,), (5,), (1,))])
+def test_fold_as_movement_is_overlap_add(attrs: tuple, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "BACKEND", backend)
+    shape, axes, sizes, strides, dilations = attrs
+    lead = list(shape)
+    for ax, k, s, d in zip(axes, sizes, strides, dilations):
+        lead[ax] = (shape[ax] - d * (k - 1) - 1) // s + 1
+    for n, dt in enumerate((np.float64, np.int32, BF16)):
+        g = draw((*lead, *sizes), dt, n)
+        got = evaluated(apply(OPS["fold"], (leaf_value(aval(g.shape, from_numpy(g.dtype), CPU), g),), attrs))
+        assert got.tobytes() == (OPS["overlap_add"].eval_np(attrs, g) + g.dtype.type(0)).tobytes()
+
+
+def test_gradient_of_a_strided_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in ("numpy", "native"):
+        monkeypatch.setattr(config, "BACKEND", backend)
+        for at in ((slice(None), slice(1, 40, 3)), (slice(4, 0, -1), slice(0, 37, 2)), (slice(4, None, -2), slice(None, None, 2)),
+                   (slice(2, 3, 2), slice(5, 6, 7))):
+            start, stop, step = zip(*[s.indices(n) for s, n in zip(at, (5, 40))])
+            mark = mark_input(leaf_value(aval((5, 40), float64, CPU), draw((5, 40), np.float64)))
+            y = P.slice_(mark, start, stop, step)
+            g = draw(y.shape, np.float64, 3)
+            (got,) = vjp_values([y], [leaf_value(aval(g.shape, float64, CPU), g)], [mark])
+            want = np.zeros((5, 40))
+            want[at] = g
+            np.testing.assert_array_equal(evaluated(got), want)

@@ -67,6 +67,10 @@ def _contract(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique:
     return loops.contract_jobs(attrs, ins[0], ins[1], outs[0], keys, out_keys[0], bits)
 
 
+def _overlap(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return loops.overlap_jobs(attrs, ins[0], outs[0], keys, out_keys[0], bits)
+
+
 def _integer(name: str, attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
     return loops.integer_jobs(name, ins, outs[0], keys, out_keys[0], bits)
 
@@ -74,4 +78,5 @@ def _integer(name: str, attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: An
 _Row = Callable[[Any, Sequence[Aval], Sequence[Aval], Sequence[Any], Sequence[Key], Any, int], "list[Job] | None"]
 _ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "scan": _scan, "sort": _sort, "topk": _topk,
                           "bitcast": _bitcast, "concat": _concat, "slice_set": _slice_set, "contract": _contract,
+                          "overlap_add": _overlap,
                           **{name: partial(_integer, name) for name in ("floordiv", "remainder", "fmod", "pow")}}

@@ -1,5 +1,5 @@
-"""Library nodes that are loops after all, printed from kernels of the loop IR: strided writes, products of integers, and
-arithmetic on integers that may fail."""
+"""Library nodes that are loops after all, printed from kernels of the loop IR: strided writes, overlapping windows, products of
+integers, and arithmetic on integers that may fail."""
 from __future__ import annotations
 
 import math
@@ -13,7 +13,7 @@ from ...ir.node import Aval
 from ...ir.prims.movement import slice_length
 from .. import index
 from ..index import Ix
-from ..loop_ir import Access, Buf, Kernel, Stmt, Store
+from ..loop_ir import Access, Buf, Guard, Kernel, Stmt, Store
 from ..lower import tidy
 from .jobs import Job, Key, copy_job
 from .printed import kernel_job
@@ -63,6 +63,44 @@ def contract_jobs(attrs: Any, a: Aval, b: Aval, out: Aval, keys: Sequence[Key], 
     if math.prod(extents[out.ndim:]) == 1:  # nothing to sum
         stmts, store = stmts[:3], Store(store.access, 2)
     k = Kernel("k_integer_product", extents, out.ndim, _buffers((*keys, to), (a, b, out)), tuple(stmts), (store,))
+    return [kernel_job(tidy(k), bits)]
+
+
+def overlap_jobs(attrs: Any, g: Aval, out: Aval, keys: Sequence[Key], to: Key, bits: int) -> list[Job] | None:
+    """``overlap_add`` (shape, axes, sizes, strides, dilations): every element of the result sums the windows over it.
+
+    Element x lies in window q at i with x = q * stride + i * dilation. The reduced axes are the elements i of a window;
+    without dilation, as only every stride-th i fits, they are j with i = j * stride + x % stride and q = x // stride - j.
+    """
+    _, axes, sizes, strides, dilations = attrs
+    if out.dtype is bool_ or out.dtype.is_complex or not g.size:
+        return None
+    at, within, guards = _axes(out.shape), [], []
+    extents = list(out.shape)
+    for axis, k, s, d in zip(axes, sizes, strides, dilations):
+        steps = k if d != 1 else -(-k // s)
+        x, i = index.var(axis), index.var(len(extents))
+        extents.append(steps)
+        if d == 1:
+            q = index.add(index.floordiv(x, s, extents), index.scale(i, -1))
+            i = index.add(index.scale(i, s), index.mod(x, s, extents))
+            guards.append(Guard(i, 0, k))
+            guards.append(Guard(q, 0, g.shape[axis]))
+        else:
+            before = -(-(k - 1) * d // s)  # whole strides that keep divided numbers from being negative
+            t = index.add(index.add(x, index.scale(i, -d)), index.num(before * s))
+            q = index.add(index.floordiv(t, s, extents), index.num(-before))
+            guards.append(Guard(index.mod(t, s, extents), 0, 1))
+            guards.append(Guard(q, 0, g.shape[axis]))
+        at[axis] = q
+        within.append(i)
+    zero = np.zeros((), out.dtype.np).tobytes()
+    conditions = tuple(guards)
+    stmts = (Stmt("load", (), g.dtype, Access(0, index.flatten([*at, *within], g.shape), conditions)),
+             Stmt("guard", (), bool_, conditions), Stmt("const", (), g.dtype, zero), Stmt("where", (1, 0, 2), g.dtype),
+             Stmt("reduce", (3,), g.dtype, "add"))
+    store = Store(Access(1, index.flatten(_axes(out.shape), out.shape)), 4)
+    k = Kernel("k_overlap_add", tuple(extents), out.ndim, _buffers((*keys, to), (g, out)), stmts, (store,))
     return [kernel_job(tidy(k), bits)]
 
 

@@ -232,9 +232,9 @@ prim("conv_weight_grad", kind="contract", attrs=("stride", "pad_lo", "pad_hi", "
      samples=lambda: [((draw("x", 2, 3, 6, 5), draw("g", 2, 4, 3, 4)), (*_A2, (3, 2)))],
      doc="Gradient of conv to its weight.")
 
-prim("fold", kind="index", attrs=("shape", "axes", "sizes", "strides", "dilations"),
+prim("overlap_add", kind="index", attrs=("shape", "axes", "sizes", "strides", "dilations"),
      infer=lambda attrs, g: aval(attrs[0], g.dtype, g.device),
      eval_np=lambda attrs, g: _fold_np(_wide(g)[0], *attrs).astype(g.dtype, copy=False), loop="scatter",
      vjp=lambda ctx, g: (P.window(g, *ctx.attrs[1:]),), saves=(),
      samples=lambda: [((draw("f", 2, 2, 4, 3, 2),), ((2, 6, 5), (1, 2), (3, 2), (2, 1), (1, 1)))],
-     doc="Add windows into zeros: the adjoint of window.")
+     doc="fold of windows too many of which overlap for a sum of movements.")

@@ -73,8 +73,28 @@ def _slice_infer(attrs: Any, x: Aval) -> Aval:
     return aval(tuple([slice_length(a, b, s) for a, b, s in zip(*attrs)]), x.dtype, x.device)
 
 
+def _spread(g: Any, shape: tuple[int, ...], attrs: Any) -> Any:
+    """Zeros of ``shape`` with ``g`` (not empty) at a slice of any steps, as movement: gaps are padding."""
+    starts, steps, n = list(attrs[0]), [abs(s) for s in attrs[2]], g.shape
+    back = [i for i, s in enumerate(attrs[2]) if s < 0]
+    for i in back:
+        starts[i] += (n[i] - 1) * attrs[2][i]
+    turn = [(m - 1, -1, -1) if i in back else (0, m, 1) for i, m in enumerate(n)]
+    g = P.slice_(g, *[tuple([t[k] for t in turn]) for k in range(3)])
+    blocks = [-(-d // s) for d, s in zip(shape, steps)]  # the result in blocks of a step, one element of g at most in each
+    lo, hi = [], []
+    for m, n_blocks, a, s in zip(n, blocks, starts, steps):
+        lo += [a // s, a % s]
+        hi += [n_blocks - a // s - m, s - 1 - a % s]
+    g = P.pad(P.reshape(g, tuple([x for m in n for x in (m, 1)])), tuple(lo), tuple(hi))
+    g = P.reshape(g, tuple([m * s for m, s in zip(blocks, steps)]))
+    return P.slice_(g, (0,) * len(n), shape, (1,) * len(n))
+
+
 def _slice_vjp(ctx: Any, g: Any) -> Any:
     x = ctx.in_avals[0]
+    if g.size and any(s != 1 for s in ctx.attrs[2]):
+        return (_spread(g, x.shape, ctx.attrs),)
     zeros = P.full(x.shape, 0, x.dtype, x.device)
     return (P.slice_set(zeros, g, *ctx.attrs),)
 
