@@ -325,12 +325,18 @@ def _needed(nodes: list[Node], wanted: Sequence[int], depends: set[int]) -> set[
     return out
 
 
+class _Mapped:
+    """The little of an op row that the gradient node of a mapped custom Function needs."""
+
+    name = "vmap"
+    vjp = None
+    saves_any = False
+
+
 def _refusing(gn: GradNode, edges: tuple[Any, ...]) -> GradNode:
     """A gradient node for a custom Function that was mapped: its backward was written for one example."""
-    out = GradNode.__new__(GradNode)
-    out.node, out.edges = gn.node, edges
-    out.ins = out.out = out.hooks = out.pre_hooks = None
-    out.seq = next_sequence()
+    out = GradNode(Node(_Mapped, (), (), gn.node.avals, (), 0), (), None)  # type: ignore[arg-type]
+    out.edges = edges
 
     def refuse(node: GradNode, g: Any) -> Any:
         raise AutogradError(f"vmap: cannot differentiate through {gn.name()} from outside of vmap: the backward of a custom "
