@@ -5,6 +5,7 @@ use raises a RuntimeError that says what is missing. The driver is not loaded be
 """
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from ..dtypes import bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8
@@ -19,6 +20,9 @@ from ..runtime.cuda.device import current_stream as current_stream
 from ..runtime.cuda.device import set_stream as set_stream
 from ..runtime.cuda.driver import CudaError as CudaError
 from ..runtime.cuda.driver import Properties as _CudaDeviceProperties
+from . import memory as memory
+from . import random as random
+from . import streams as streams
 from ._available import is_available as is_available
 from ._legacy import legacy_type as _legacy_type
 from .memory import empty_cache as empty_cache
@@ -187,6 +191,12 @@ def is_current_stream_capturing() -> bool:
     """Whether work sent to the current stream is recorded into a graph."""
     s = current_stream()
     return s.driver.capturing(s.handle)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "amp":  # loads what few programs need
+        return importlib.import_module("graphc.cuda.amp")
+    raise AttributeError(f"module 'graphc.cuda' has no attribute {name!r}")
 
 
 FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor = (

@@ -107,6 +107,37 @@ def test_tensors_cannot_go_there(absent):
         cuda.stream("s")
 
 
+def test_mixed_precision_names(absent):
+    from graphc.cuda.amp import GradScaler, autocast, custom_bwd, custom_fwd
+
+    assert cuda.amp.GradScaler is GradScaler
+    with pytest.warns(UserWarning, match="CUDA is not available"):
+        scaler = GradScaler()
+    assert not scaler.is_enabled()
+    x, w = graphc.ones(2, 2), graphc.ones(2, 2, requires_grad=True)
+    with autocast():
+        out = x @ w
+    assert out.dtype is graphc.float32, "tensors on the CPU stay as they are"
+    loss = scaler.scale(out.sum())
+    loss.backward()
+    assert w.grad.tolist() == [[2.0, 2.0], [2.0, 2.0]]
+    assert custom_fwd(lambda ctx, a: a)(None, 3) == 3 and custom_fwd(cast_inputs=graphc.float32)(lambda ctx, a: a)(None, 3) == 3
+    assert custom_bwd(len)([1]) == 1
+    with autocast(enabled=False), pytest.raises(RuntimeError, match="bfloat16 or float16"):
+        autocast(dtype=graphc.float32)
+    with pytest.raises(AttributeError, match="nothing"):
+        cuda.nothing
+
+
+def test_submodules():
+    import graphc.cuda.memory
+    import graphc.cuda.random
+    import graphc.cuda.streams
+
+    assert graphc.cuda.memory.memory_allocated is cuda.memory_allocated
+    assert graphc.cuda.random.manual_seed is cuda.manual_seed and graphc.cuda.streams.Event is cuda.Event
+
+
 def test_a_gpu_alone_does_not_make_programs_choose_it():
     """As long as no back end puts tensors there, ``"cuda" if is_available() else "cpu"`` must say "cpu"."""
     driver.reset(FakeCuda)

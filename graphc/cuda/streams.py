@@ -1,0 +1,4 @@
+"""``torch.cuda.streams``."""
+from ..runtime.cuda.device import Event, ExternalStream, Stream
+
+__all__ = ["Event", "ExternalStream", "Stream"]
