@@ -14,21 +14,26 @@ from . import (  # noqa: E402
     conv,
     convert,
     creation,
+    gamma_functions,
     indexing,
+    legacy,
     linalg_old,
     loss,
     matmul,
     methods,
     norm,
+    numeric,
     pointwise,
     pool,
     random,
     recurrent,
     reduction,
+    scatter_views,
     setops,
     shape,
     signal,
     sort,
+    special_functions,
 )
 
 FAMILIES = (pointwise, reduction, shape, creation, convert, indexing, sort, setops, matmul, conv, pool, random, activation,
@@ -48,7 +53,11 @@ def _export() -> None:
             if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
                 if isinstance(globals().get(name, sys), ModuleType):  # a function named like its family wins
                     globals()[name] = obj
-    for module in (linalg_old, complex_parts, signal):
+    newer = (gamma_functions, numeric, scatter_views, special_functions, legacy)
+    for module in newer:
+        methods.install_family(module, module.METHODS)
+    legacy.install(globals(), newer)
+    for module in (linalg_old, complex_parts, signal, *newer):
         for name in module.NAMES:
             globals()[name] = getattr(module, name)
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from ..autograd.function import Function
-from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.prims import special
 from ..tensor import Tensor, from_array, to_numpy, wrap
@@ -80,7 +79,7 @@ class _Incomplete(Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         a, x = [t._read() for t in ctx.saved_tensors]
         if ctx.needs_input_grad[0]:
-            raise AutogradError("the derivative for 'igamma: input' is not implemented.")
+            raise NotImplementedError("the derivative for 'igamma: input' is not implemented.")
         density = P.exp(P.sub(P.sub(P.mul(P.sub(a, 1.0), P.log(x)), x), P.lgamma(a)))
         g = P.mul(grad._read(), P.neg(density) if ctx.upper else density)
         return None, wrap(P.sum_to(g, x.aval.shape)), None
@@ -101,3 +100,7 @@ def _incomplete(name: str, upper: bool, doc: str) -> Any:
 igamma = _incomplete("igamma", False, "Regularized lower incomplete gamma function P(input, other).")
 igammac = _incomplete("igammac", True, "Regularized upper incomplete gamma function Q(input, other) = 1 - P.")
 gammainc, gammaincc = igamma, igammac
+
+NAMES = ["igamma", "igammac"]
+METHODS = ["igamma", "igammac"]
+IN_PLACE = ["igamma", "igammac"]

@@ -1,0 +1,132 @@
+"""Older names of Tensor methods and functions, and those that only describe a tensor."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import complex64, complex128
+from ..tensor import Size, Tensor, from_array, to_numpy
+from . import creation, pointwise, special_functions
+from .methods import in_place
+
+
+def new(self: Tensor, *args: Any, device: Any = None) -> Tensor:
+    """PyTorch's old constructor: sizes (uninitialised: zeros here) or data, of this tensor's dtype and device."""
+    device = self.device if device is None else device
+    if len(args) == 1 and not isinstance(args[0], (int, Size)):
+        return creation.tensor(args[0], dtype=self.dtype, device=device)
+    size = tuple(args[0]) if args and isinstance(args[0], Size) else args
+    return creation.empty(*(size or (0,)), dtype=self.dtype, device=device)
+
+
+def to_dense(self: Tensor, dtype: Any = None, *, masked_grad: Any = None) -> Tensor:
+    """This tensor: all tensors are dense."""
+    return self if dtype is None else self.to(dtype)
+
+
+def apply_(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Replace each element by ``callable(element)`` (slow: a Python call per element; no gradient)."""
+    a = to_numpy(self.detach())
+    flat = np.array([callable(x) for x in a.reshape(-1).tolist()], dtype=a.dtype)
+    return self.copy_(from_array(flat.reshape(a.shape)))
+
+
+def map_(self: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
+    """Replace each element by ``callable(element, other element)``."""
+    a = to_numpy(self.detach())
+    b = np.broadcast_to(to_numpy(tensor.detach()), a.shape)
+    flat = np.array([callable(x, y) for x, y in zip(a.reshape(-1).tolist(), b.reshape(-1).tolist())], dtype=a.dtype)
+    return self.copy_(from_array(flat.reshape(a.shape)))
+
+
+def polygamma(self: Tensor, n: int) -> Tensor:
+    """The ``n``-th derivative of digamma."""
+    return special_functions.polygamma(n, self)
+
+
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return input.is_signed()
+
+
+def is_inference(input: Tensor) -> bool:
+    """Whether made under ``inference_mode``: never marked here."""
+    return input.is_inference()
+
+
+def get_device(input: Tensor) -> int:
+    """Index of the tensor's GPU, -1 on the CPU."""
+    return input.get_device()
+
+
+def cfloat(self: Tensor, memory_format: Any = None) -> Tensor:
+    """As complex64."""
+    return self.to(complex64)
+
+
+def cdouble(self: Tensor, memory_format: Any = None) -> Tensor:
+    """As complex128."""
+    return self.to(complex128)
+
+
+def is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether both are the same view of the same storage."""
+    a, b = self._base_alias(), tensor._base_alias()
+    return a.storage is b.storage and a.chain == b.chain
+
+
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """Whether in page-locked memory: the run time sees to that, so never."""
+    return False
+
+
+def is_distributed(input: Tensor) -> bool:
+    """Whether spread over processes: never."""
+    return False
+
+
+def as_subclass(self: Tensor, cls: type) -> Any:
+    """An instance of ``cls`` on the same storage."""
+    from ..tensor import make_alias
+
+    return make_alias(self, cls)
+
+
+def new_empty_strided(self: Tensor, size: Any, stride: Any, **kw: Any) -> Tensor:
+    """:func:`new_empty`: layout is the compiler's business."""
+    return self.new_empty(size, **kw)
+
+
+METHODS = ["new", "polygamma", "to_dense", "apply_", "map_", "cfloat", "cdouble", "is_set_to", "is_pinned", "is_distributed",
+           "as_subclass", "new_empty_strided"]
+NAMES = ["is_signed", "is_inference", "get_device", "is_distributed"]
+MORE_IN_PLACE = """arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_left_shift bitwise_right_shift fix greater
+greater_equal heaviside ldexp less less_equal not_equal sgn sinc""".split()
+FUNCTIONS_IN_PLACE = """abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp clamp_max
+clamp_min clip cos cosh deg2rad erf erfc exp exp2 expm1 fix floor frac log log10 log1p log2 logit nan_to_num neg negative
+rad2deg reciprocal round rsqrt sigmoid sin sinc sinh sqrt square tan tanh trunc xlogy ldexp gcd lcm i0""".split()
+
+
+def install(namespace: dict[str, Any], families: tuple[Any, ...]) -> None:
+    """In-place methods of the newer families, and ``graphc.exp_(x)`` for ``x.exp_()``."""
+    for name in MORE_IN_PLACE:
+        if not hasattr(Tensor, name + "_"):
+            setattr(Tensor, name + "_", in_place(getattr(pointwise, name), name + "_"))
+    for family in families:
+        for name in getattr(family, "IN_PLACE", ()):
+            setattr(Tensor, name + "_", in_place(getattr(family, name), name + "_"))
+    for name in FUNCTIONS_IN_PLACE:
+        namespace[name + "_"] = _as_function(name + "_")
+
+
+def _as_function(name: str) -> Callable[..., Tensor]:
+    method = getattr(Tensor, name)
+
+    def f(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return method(input, *args, **kwargs)
+
+    f.__name__, f.__doc__ = name, f"``input.{name}(...)``."
+    f.__module__ = "graphc.ops"
+    return f
