@@ -140,7 +140,11 @@ class FakeCuda:
         return Handle(0x900 + int(dev))
 
     def cuCtxSetCurrent(self, context):
-        self.local.device = int(context) - 0x900
+        self.local.device = int(context) - 0x900 if int(context) else None
+
+    def cuCtxGetCurrent(self):
+        device = getattr(self.local, "device", None)
+        return Handle(0 if device is None else 0x900 + device)
 
     def cuCtxSynchronize(self):
         for stream in list(self.streams.values()):

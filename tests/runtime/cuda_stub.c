@@ -65,6 +65,7 @@ R cuDeviceGetAttribute(int *v, int a, int d) {
 R cuDeviceCanAccessPeer(int *v, int a, int b) { *v = 0; return OK; }
 R cuDevicePrimaryCtxRetain(void **c, int d) { *c = (void *)0x1000; return OK; }
 R cuCtxSetCurrent(void *c) { return OK; }
+R cuCtxGetCurrent(void **c) { *c = (void *)0x1000; return OK; }
 R cuCtxSynchronize(void) { return OK; }
 R cuCtxGetStreamPriorityRange(int *a, int *b) { *a = 0; *b = -5; return OK; }
 R cuGetErrorName(R r, const char **s) {

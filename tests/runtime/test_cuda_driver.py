@@ -363,6 +363,35 @@ def test_copies_between_devices(fake):
         B.from_host(a, source, D.current_stream(1))
 
 
+def test_finalizers_leave_the_current_device_alone(fake):
+    """Garbage of device 1 goes while launches of device 0 are being sent."""
+    module = Module(D.get(1), b"FAKE")
+    plain = LaunchList(D.get(1))
+    plain.add(module.function("trap"), (1,), 32, ("*fp32",), (0,))
+    graph, buffer, event = capture(D.get(1), plain.run), B.empty(100, device=1), D.Event()
+    event.record(D.current_stream(1))
+    buffer.record_stream(D.Stream(1))
+    garbage = [module, plain, graph, buffer, event]
+    del module, plain, graph, buffer, event
+    launches = LaunchList(D.get(0))
+    for _ in range(2):
+        launches.add(Module(D.get(0), b"FAKE").function("axpy"), (1,), 32, ("*fp32", "*fp32", "fp32", "i32", "*i8", "*i8"),
+                     (Pointer(0), Pointer(0), 0.0, 1, 0, 0))
+    y = B.empty(64, device=0)
+    send = fake.cuLaunchKernel
+
+    def late(*args):
+        result = send(*args)
+        garbage.clear()
+        gc.collect()
+        return result
+
+    fake.cuLaunchKernel = late
+    launches.run(D.current_stream(0), (y.ptr,))
+    names = [n for n, _ in fake.calls]
+    assert fake.current == 0 and {"cuModuleUnload", "cuGraphExecDestroy", "cuEventDestroy"} <= set(names)
+
+
 def test_graphs_are_destroyed_and_captures_ended(fake):
     launches = LaunchList(D.get())
     launches.add(Module(D.get(), b"FAKE").function("trap"), (1,), 32, ("*fp32",), (0,))

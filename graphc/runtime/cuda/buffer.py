@@ -236,6 +236,8 @@ def copy(dst: DeviceBuffer, src: DeviceBuffer, stream: Stream | None = None) -> 
     if dst.owner is src.owner:
         stream.driver.copy_on_device(dst.ptr, src.ptr, src.nbytes, stream.handle)
     else:
+        for index in (src.device, dst.device):
+            devices.get(index).driver.use(index)
         stream.driver.copy_between(dst.ptr, dst.device, src.ptr, src.device, src.nbytes, stream.handle)
 
 

@@ -66,15 +66,14 @@ class Marks:
     def make(self, key: Key) -> tuple[int, Any]:
         """A mark behind everything sent to a stream so far."""
         index, stream = key
-        self.driver.use(index)
         idle = self.idle.setdefault(index, [])
-        event = idle.pop() if idle else self.driver.event(timing=False, blocking=False)
-        self.driver.call("cuEventRecord", event, self.driver.external_stream(stream))
+        with self.driver.within(index):
+            event = idle.pop() if idle else self.driver.event(timing=False, blocking=False)
+            self.driver.call("cuEventRecord", event, self.driver.external_stream(stream))
         return index, event
 
     def passed(self, mark: tuple[int, Any]) -> bool:
         index, event = mark
-        self.driver.use(index)
         if not self.driver.done("cuEventQuery", event):
             return False
         self.idle[index].append(event)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -199,6 +200,16 @@ class Driver:
         if code:
             raise self.error("cuCtxSetCurrent", code)
 
+    @contextmanager
+    def within(self, index: int) -> Iterator[None]:
+        """Device ``index``'s context inside, the one before afterwards: for finalizers, which interrupt other work."""
+        before = self.call("cuCtxGetCurrent")
+        self.use(index)
+        try:
+            yield
+        finally:
+            self.call("cuCtxSetCurrent", before)
+
     def can_access_peer(self, index: int, peer: int) -> bool:
         """Whether device ``index`` can read ``peer``'s memory directly."""
         a, b = (self.call("cuDeviceGet", self.check_index(i)) for i in (index, peer))
@@ -242,9 +253,7 @@ class Driver:
         self.call("cuMemcpyDtoDAsync", dst, src, nbytes, stream)
 
     def copy_between(self, dst: int, to: int, src: int, source: int, nbytes: int, stream: Any) -> None:
-        """From device ``source`` to device ``to``."""
-        self.use(source)
-        self.use(to)
+        """From device ``source`` to device ``to``, both in use already."""
         self.call("cuMemcpyPeerAsync", dst, self.contexts[to], src, self.contexts[source], nbytes, stream)
 
     def fill(self, dst: int, byte: int, nbytes: int, stream: Any) -> None:

@@ -29,10 +29,10 @@ _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32
 class Graph:
     """An executable graph; :meth:`launch` replays it. The memory it works on must live as long as it is replayed."""
 
-    __slots__ = ("owner", "handle", "done", "__weakref__")
+    __slots__ = ("owner", "handle", "keep", "done", "__weakref__")
 
-    def __init__(self, owner: Device, handle: Any):
-        self.owner, self.handle = owner, handle
+    def __init__(self, owner: Device, handle: Any, keep: Any = None):
+        self.owner, self.handle, self.keep = owner, handle, keep
         self.done: Event | None = None  # behind the last launch
 
     def launch(self, stream: Stream) -> None:
@@ -44,10 +44,10 @@ class Graph:
         """Wait for the last launch and destroy the graph."""
         handle, self.handle = self.handle, None
         if handle is not None and usable(self.owner.driver):
-            if self.done is not None:
-                self.done.synchronize()
-            self.owner.driver.use(self.owner.index)
-            self.owner.driver.call("cuGraphExecDestroy", handle)
+            with self.owner.driver.within(self.owner.index):
+                if self.done is not None:
+                    self.done.synchronize()
+                self.owner.driver.call("cuGraphExecDestroy", handle)
 
     def __del__(self) -> None:
         if getattr(self, "handle", None) is not None:
@@ -82,12 +82,15 @@ def quietly_end(driver: Any, stream: Stream) -> Any:
 
 
 def capture(owner: Device, work: Callable[[Stream], None], stream: Stream | None = None) -> Graph:
-    """Record ``work(stream)`` and make it executable. ``work`` must not wait for the device."""
+    """Record ``work(stream)`` and make it executable. ``work`` must not wait for the device.
+
+    The graph keeps ``work`` and so the kernels it refers to, which must not be unloaded before it.
+    """
     graph = record(owner, work, stream)
     driver = owner.driver
     driver.use(owner.index)
     try:
-        return Graph(owner, driver.call("cuGraphInstantiate", graph, 0))
+        return Graph(owner, driver.call("cuGraphInstantiate", graph, 0), work)
     finally:
         driver.call("cuGraphDestroy", graph)
 

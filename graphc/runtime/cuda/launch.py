@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import ArgumentError, CompileError
 from . import driver as cuda
 from .buffer import DeviceBuffer, empty
-from .device import Device, Stream, usable
+from .device import Device, Stream, quietly, usable
 
 PLAIN_SHARED = 48 << 10  # bytes of shared memory a kernel may use without asking
 # Parameter types as Triton spells them: struct format. Half-precision numbers take two bytes.
@@ -67,11 +67,11 @@ class Module:
 
     def __del__(self) -> None:
         if getattr(self, "handle", None) is not None and usable(self.owner.driver):
-            try:
-                self.owner.driver.use(self.owner.index)
-                self.owner.driver.call("cuModuleUnload", self.handle)
-            except Exception:  # the driver may be shutting down
-                pass
+            quietly(self._unload)
+
+    def _unload(self) -> None:
+        with self.owner.driver.within(self.owner.index):
+            self.owner.driver.call("cuModuleUnload", self.handle)
 
 
 class Function:
