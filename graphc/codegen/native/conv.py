@@ -20,6 +20,7 @@ from ...dtypes import bfloat16, dtype, float16, float32, float64
 from ...ir.node import Aval
 from . import conv_pack, conv_weight
 from .conv_plan import (
+    BOTH_IN_CACHE,
     PACK_CHUNK,
     TASKS,
     Context,
@@ -29,8 +30,10 @@ from .conv_plan import (
     Taps,
     Target,
     Three,
+    copy_numbers,
     image_copy,
     made,
+    plain,
     rows_plan,
     sum_jobs,
 )
@@ -205,7 +208,7 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     """The jobs: both operands packed, sums of every part of the images, parts added and turned into the filter's layout."""
     lanes, volume, size = z.o // z.groups, prod(z.out), ctx.dt.itemsize
     kd, kh, kw = z.kernel
-    image = made(ctx, _bordered(ctx, z, x))
+    image = _bordered(ctx, z, x)
     rows_all = z.c // z.groups * kd * kh
     rows, cols, vectors = _sums_tile(lanes, rows_all, kw, ctx.width, ctx.bits)
     block = ctx.width * vectors
@@ -216,21 +219,33 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     numbers: tuple[int, ...] = (matrices, tiles, lanes, 1, volume, block, PACK_CHUNK, lanes * volume, volume, 0)
     ctx.jobs.append(Job(symbol, text, [g, packed], numbers, {g}, {packed}, work=matrices * tiles * volume * block // 4,
                         own={packed: matrices * tiles * volume * block * size}))
-    row_blocks = max(1, min(-(-rows_all // rows), TASKS // (z.groups * tiles)))
+    row_tiles = -(-rows_all // rows)
+    row_blocks = max(1, min(row_tiles, TASKS // (z.groups * tiles)))
     per_part = -(-planes // max(1, min(planes, TASKS // (z.groups * tiles * row_blocks))))
     parts = -(-planes // per_part)
     line = z.out[2] * block * size
     y_chunk = max(1, min(z.out[1], CHUNK // line))
     n_chunk = max(1, CHUNK // (line * z.out[1]))
+    span = -(-row_tiles // row_blocks) * rows  # rows of a task; they may begin inside a channel
+    channels = min(z.c // z.groups, (span - 2) // kh + 2)
+    scratch = -(-n_chunk * channels * image.plane * size // 64) * 64
+    fused = plain(image) and tiles <= 2 and z.out[0] == kd == 1 and scratch <= BOTH_IN_CACHE  # images are copied ``tiles`` times
+    if not fused:
+        image = made(ctx, image)
     sums: Hashable = (ctx.unique, "sums")
     count = z.groups * tiles * rows_all * kw * block
-    shape = conv_weight.Shape(rows, cols, vectors, z.stride[2], z.dilation[2] if kw > 1 else 1)
+    shape = conv_weight.Shape(rows, cols, vectors, z.stride[2], z.dilation[2] if kw > 1 else 1, fused)
     symbol, text = conv_weight.sums_kernel(ctx.dt.name, ctx.width, shape)
     numbers = (parts, per_part, z.groups, tiles, row_blocks, z.n, *z.out, rows_all, kd, kh, kw, n_chunk, y_chunk, image.n,
                image.g, image.c, z.dilation[0] * image.plane, z.stride[0] * image.plane, z.dilation[1] * image.row,
                z.stride[1] * image.row, image.offset)
-    ctx.jobs.append(Job(symbol, text, [image.key, packed, sums], numbers, {image.key, packed}, {sums},
-                        work=count * z.n * volume // 4, own={sums: parts * count * size}))
+    pointers = [image.key, packed, sums]
+    if fused:
+        assert image.copy is not None
+        numbers = (*numbers, *copy_numbers(image), channels, scratch)
+        pointers = [image.copy.key, packed, sums, "scratch"]
+    ctx.jobs.append(Job(symbol, text, pointers, numbers, {pointers[0], packed}, {sums}, fused * scratch,
+                        count * z.n * volume // 4, own={sums: parts * count * size}))
     symbol, text = conv_weight.gather_kernel(ctx.dt.name, ctx.width)
     ctx.jobs.append(Job(symbol, text, [sums, out], (parts, z.groups, tiles, lanes, rows_all * kw, block), {sums}, {out},
                         work=parts * count // 4))

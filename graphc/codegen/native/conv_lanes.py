@@ -10,13 +10,12 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from .conv_pack import scalar_type
+from .conv_pack import COPY_WORDS, copy_planes, scalar_type, zero_scratch
 from .llvm import Function, module, vec
 
 WORDS = ("n", "groups", "tiles", "y_blocks", "depth", "a", "b", "red", "kd", "kh", "chunks", "in_n", "in_g", "in_c", "in_kz",
          "in_z", "in_ky", "in_y", "in_off", "w_o", "w_c", "w_kz", "w_ky", "w_off", "out_n", "out_o", "out_z", "out_y", "out_x",
          "out_off", "lanes", "o_outer")
-COPY_WORDS = ("raw_n", "raw_g", "raw_h", "raw_w", "copy_h", "copy_w", "copy_row", "copy_c", "copy_at", "copy_bytes")
 
 
 class Shape(NamedTuple):
@@ -32,7 +31,7 @@ class Shape(NamedTuple):
     deep: bool  # several filter planes
     tall: bool  # several filter rows
     wide: bool  # more filter columns than are unrolled
-    dense: bool  # a tile's positions lie next to each other in the result
+    pitch: int  # elements of the result between neighbouring positions of a tile; 0: not known, or not the same everywhere
     bordered: bool  # the kernel copies an image into a border of zeros itself, in its scratch memory
 
 
@@ -40,8 +39,7 @@ class Shape(NamedTuple):
 def lanes_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
     """(symbol, text). Words: input, packed filter, result, then :data:`WORDS` (strides in elements).
 
-    A bordered kernel has a fourth pointer, scratch, and :data:`COPY_WORDS` at the end: rows and columns ``copy_h``, ``copy_w``
-    of raw planes of ``raw_h`` x ``raw_w`` go to ``copy_at`` of planes of ``copy_c`` elements.
+    A bordered kernel has a fourth pointer, scratch, and at the end ``conv_pack.COPY_WORDS`` and its bytes of scratch a thread.
     """
     tag = "_".join(str(int(x)) for x in shape)
     symbol = f"conv_lanes_{name}_{width}_{tag}"
@@ -56,7 +54,7 @@ class _Lanes:
         self.ty, self.block = vec(width, self.s), width * shape.vectors
         f = self.f = Function(symbol)
         self.src, self.w, self.dst = (f.arg(k, "ptr") for k in range(3))
-        first, names = (4, WORDS + COPY_WORDS) if shape.bordered else (3, WORDS)
+        first, names = (4, (*WORDS, *COPY_WORDS, "copy_bytes")) if shape.bordered else (3, WORDS)
         self.word = {name: f.arg(first + k) for k, name in enumerate(names)}
         z = self.word
         if not shape.tall:
@@ -65,16 +63,13 @@ class _Lanes:
             z["chunks"] = "1"
         self.y_tiles = f.ceil_div(z["a"], shape.rows)
         self.y_per = f.ceil_div(self.y_tiles, z["y_blocks"])
-        if not shape.dense:
+        if shape.pitch != 1:
             self.index = self.positions()
         self.stack = f.alloca(self.s, self.block * shape.rows * shape.cols)
         self.images = f.mul(z["n"], z["depth"])
         if shape.bordered:
             lo, hi = f.share(f.mul(z["n"], z["groups"]))
-            self.scratch = f.at("i8", f.arg(3, "ptr"), f.mul(z["copy_bytes"], "%tid"))
-            with f.when(f.cmp("slt", "i64", lo, hi)):  # borders stay zero from one image to the next
-                f.call("llvm.memset.p0.i64", "void", ("ptr", self.scratch), ("i8", "0"), ("i64", z["copy_bytes"]),
-                       ("i1", "false"))
+            self.scratch = zero_scratch(f, f.arg(3, "ptr"), z["copy_bytes"], f.cmp("slt", "i64", lo, hi))
             f.loop(lo, hi, self.image)
             return
         total = f.mul(f.mul(self.images, f.mul(z["groups"], z["tiles"])), z["y_blocks"])
@@ -109,23 +104,10 @@ class _Lanes:
 
     def image(self, t: str) -> None:
         """One image (or group of channels of one): its copy, then all tiles."""
-        f, z, s, width = self.f, self.word, self.s, self.width
+        f, z, s = self.f, self.word, self.s
         n, g = f.div(t, z["groups"]), f.rem(t, z["groups"])
         raw = f.at(s, self.src, f.add(f.mul(n, z["raw_n"]), f.mul(g, z["raw_g"])))
-        inside = f.at(s, self.scratch, z["copy_at"])
-
-        def channel(c: str) -> None:
-            def row(y: str) -> None:
-                line = f.at(s, raw, f.mul(f.add(f.mul(c, z["raw_h"]), y), z["raw_w"]))
-                to = f.at(s, inside, f.add(f.mul(c, z["copy_c"]), f.mul(y, z["copy_row"])))
-                whole = f.mul(f.div(z["copy_w"], str(width)), str(width))
-                f.loop("0", whole, lambda x: f.store(self.ty, f.load(self.ty, f.at(s, line, x)), f.at(s, to, x)), step=width)
-                mask = f.lane_mask(width, f.sub(z["copy_w"], whole))
-                f.store(self.ty, f.load(self.ty, f.at(s, line, whole), mask), f.at(s, to, whole), mask)
-
-            f.loop("0", z["copy_h"], row)
-
-        f.loop("0", z["red"], channel)
+        copy_planes(f, self.ty, raw, self.scratch, z["red"], z)
         src = f.at(s, self.scratch, z["in_off"])
         f.loop("0", z["tiles"], lambda tile: self.channels(src, n, "0", f.add(f.mul(g, z["tiles"]), tile), g, "0"))
 
@@ -216,14 +198,27 @@ class _Lanes:
                 kt = vec(k, s)
                 for j, x in enumerate(columns):
                     to = f.at(s, dst, f.mul(str(v * width + j), z["out_o"]))
+                    if self.shape.pitch > 1:
+                        self.spread(x, f.at(s, to, str(p0 * self.shape.pitch)), k)
+                        continue
                     if k < width:
                         pick = ", ".join(f"i32 {i}" for i in range(k))
                         x = f.let(f"shufflevector {self.ty} {x}, {self.ty} poison, <{k} x i32> <{pick}>") if k > 1 else f.let(
                             f"extractelement {self.ty} {x}, i64 0")
-                    if self.shape.dense:
+                    if self.shape.pitch == 1:
                         f.store(kt, x, f.at(s, to, str(p0)))
                     else:
                         self.scattered(kt, x, to, p0, k)
+
+    def spread(self, x: str, to: str, k: int) -> None:
+        """The first ``k`` lanes to every ``pitch``-th element: expanded vectors under a mask."""
+        f, width, pitch = self.f, self.width, self.shape.pitch
+        for first in range(0, k, -(-width // pitch)):
+            source = [first + j // pitch if j % pitch == 0 and first + j // pitch < k else -1 for j in range(width)]
+            pick = ", ".join(f"i32 {i}" if i >= 0 else "i32 poison" for i in source)
+            mask = "<" + ", ".join("i1 true" if i >= 0 else "i1 false" for i in source) + ">"
+            y = f.let(f"shufflevector {self.ty} {x}, {self.ty} poison, <{width} x i32> <{pick}>")
+            f.store(self.ty, y, f.at(self.s, to, str(first * pitch)), mask)
 
     def scattered(self, kt: str, x: str, to: str, p0: int, k: int) -> None:
         """Positions p0 .. p0 + k of one channel to places that are not neighbours."""
@@ -243,7 +238,7 @@ class _Lanes:
             to = f.at(s, dst, f.mul(j, z["out_o"]))
             for p in range(self.count()):
                 x = f.load(s, f.at(s, self.stack, f.add(str(p * self.block), j)))
-                if self.shape.dense:
+                if self.shape.pitch == 1:
                     f.store(s, x, f.at(s, to, str(p)))
                 else:
                     self.scattered(s, x, to, p, 1)

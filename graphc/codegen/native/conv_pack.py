@@ -7,8 +7,12 @@ from __future__ import annotations
 from functools import cache
 
 from .gemm_kernel import DTYPES, load_values, store_values
-from .llvm import Function, module, vec
+from .llvm import Function, lanes, module, scalar_of, vec
 from .opcodes import memory_type
+
+# of a copy into a border: strides of image and group, rows and columns of raw planes, rows and columns copied, elements of the
+# border's rows and planes, where in a plane the copy begins
+COPY_WORDS = ("raw_n", "raw_g", "raw_h", "raw_w", "copy_h", "copy_w", "copy_row", "copy_c", "copy_at")
 
 
 def scalar_type(name: str) -> str:
@@ -57,6 +61,33 @@ def image_kernel(name: str, width: int, unit: bool) -> tuple[str, str]:
     return symbol, module([f])
 
 
+def zero_scratch(f: Function, base: str, size: str, used: str) -> str:
+    """This thread's ``size`` bytes of scratch memory, zero if ``used``: borders stay so from one image to the next."""
+    scratch = f.at("i8", base, f.mul(size, "%tid"))
+    with f.when(used):
+        f.call("llvm.memset.p0.i64", "void", ("ptr", scratch), ("i8", "0"), ("i64", size), ("i1", "false"))
+    return scratch
+
+
+def copy_planes(f: Function, ty: str, src: str, dst: str, count: str, z: dict[str, str]) -> None:
+    """Print a copy of ``count`` planes into their borders; ``z`` has the words :data:`COPY_WORDS`."""
+    s, width = scalar_of(ty), lanes(ty)
+    inside = f.at(s, dst, z["copy_at"])
+
+    def channel(c: str) -> None:
+        def row(y: str) -> None:
+            line = f.at(s, src, f.mul(f.add(f.mul(c, z["raw_h"]), y), z["raw_w"]))
+            to = f.at(s, inside, f.add(f.mul(c, z["copy_c"]), f.mul(y, z["copy_row"])))
+            whole = f.mul(f.div(z["copy_w"], str(width)), str(width))
+            f.loop("0", whole, lambda x: f.store(ty, f.load(ty, f.at(s, line, x)), f.at(s, to, x)), step=width)
+            mask = f.lane_mask(width, f.sub(z["copy_w"], whole))
+            f.store(ty, f.load(ty, f.at(s, line, whole), mask), f.at(s, to, whole), mask)
+
+        f.loop("0", z["copy_h"], row)
+
+    f.loop("0", count, channel)
+
+
 @cache
 def channels_kernel(name: str, width: int) -> tuple[str, str]:
     """(symbol, text): dst[g, tile, r, p, lane] = src[g * sg + (tile * block + lane) * sl + r * sr + p]; 0 in lanes too many.
@@ -67,7 +98,7 @@ def channels_kernel(name: str, width: int) -> tuple[str, str]:
     symbol = f"conv_channels_{name}_{width}"
     f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
     src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
-    groups, tiles, lanes, red, length, block, chunk, sg, sl, sr = (f.arg(2 + k) for k in range(10))
+    groups, tiles, count, red, length, block, chunk, sg, sl, sr = (f.arg(2 + k) for k in range(10))
     chunks = f.ceil_div(length, chunk)
     lo, hi = f.share(f.mul(f.mul(f.mul(groups, tiles), red), chunks))
 
@@ -83,7 +114,7 @@ def channels_kernel(name: str, width: int) -> tuple[str, str]:
         def vector(v: str) -> None:
             lane = f.add(first, v)
             rows = [f.mul(f.add(lane, str(j)), sl) for j in range(width)]
-            inside = [f.cmp("slt", "i64", f.add(lane, str(j)), lanes) for j in range(width)]
+            inside = [f.cmp("slt", "i64", f.add(lane, str(j)), count) for j in range(width)]
 
             def square(p: str) -> None:
                 rest = f.sub(p_hi, p)

@@ -133,16 +133,16 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
     key = _packed_filter(ctx, t, source, tiles, block) if t.red else source.key  # nothing is read from it
     kd, kh, kw = t.kernel
     unrolled = kw if kw <= TAPS_UNROLLED and vectors > 1 else 1  # one vector: broadcasts are operands, not kept for other taps
-    dense = target.x == 1 and (rows == 1 or target.y == cols)
+    pitch = target.x if rows == 1 and target.x <= width // 2 or target.x == 1 and target.y == cols else 0
     tasks = t.n * t.size[0] * t.groups * tiles
     y_blocks = max(1, min(-(-t.size[1] // rows), TASKS // tasks))
     w_c = source.taps * block
     filter_bytes = t.groups * tiles * t.red * t.tap_count * block * ctx.dt.itemsize
-    fused = image.copy is not None and copies_itself(ctx, t, image, filter_bytes)
+    fused = copies_itself(ctx, t, image, filter_bytes)
     if not fused:
         image = made(ctx, image)
     shape = conv_lanes.Shape(rows, cols, vectors, t.step[2], unrolled, t.tap[2] if kw > 1 else 1,
-                             source.strides[5] if kw > 1 else 1, kd != 1, kh != 1, kw != unrolled, dense, fused)
+                             source.strides[5] if kw > 1 else 1, kd != 1, kh != 1, kw != unrolled, pitch, fused)
     symbol, text = conv_lanes.lanes_kernel(ctx.dt.name, width, shape)
     numbers = (t.n, t.groups, tiles, y_blocks, *t.size, t.red, kd, kh, kw // unrolled, image.n, image.g, image.c,
                t.tap[0] * image.plane, t.step[0] * image.plane, t.tap[1] * image.row, t.step[1] * image.row, image.offset,
@@ -153,21 +153,32 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
         ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
         return
     assert image.copy is not None
-    raw, (_, c, _, h, w), per, size, lo, _, _ = image.copy
+    raw = image.copy.key
     scratch = -(-t.red * image.plane * ctx.dt.itemsize // 64) * 64
-    copied = (max(0, min(h, size[1] - lo[1])), max(0, min(w, size[2] - lo[2])))
-    more = (c * h * w, per * h * w, h, w, *copied, image.row, image.plane, lo[1] * image.row + lo[2], scratch)
+    more = (*copy_numbers(image), scratch)
     ctx.jobs.append(Job(symbol, text, [raw, key, target.key, "scratch"], (*numbers, *more), {raw, key}, {target.key}, scratch,
                         work))
+
+
+def copy_numbers(image: Image) -> tuple[int, ...]:
+    """The words ``conv_pack.COPY_WORDS`` of a plain copy."""
+    assert image.copy is not None
+    _, (_, c, _, h, w), per, size, lo, _, _ = image.copy
+    copied = (max(0, min(h, size[1] - lo[1])), max(0, min(w, size[2] - lo[2])))
+    return c * h * w, per * h * w, h, w, *copied, image.row, image.plane, lo[1] * image.row + lo[2]
+
+
+def plain(image: Image) -> bool:
+    """Whether a copy only adds a border to planes."""
+    copy = image.copy
+    return (copy is not None and copy.phases == 1 and copy.step == (1, 1, 1) and copy.size[0] == copy.shape[2] == 1
+            and min(copy.lo) >= 0)
 
 
 def copies_itself(ctx: Context, t: Taps, image: Image, filter_bytes: int) -> bool:
     """Whether a kernel copies images one by one into its scratch memory: plain copies that fit the cache beside the filter,
     and enough of them for threads to share."""
-    copy = image.copy
-    assert copy is not None
-    plain = copy.phases == 1 and copy.step == (1, 1, 1) and copy.size[0] == copy.shape[2] == 1 and min(copy.lo) >= 0
-    return (plain and t.size[0] == t.kernel[0] == 1 and t.n * t.groups >= TASKS and t.red > 0
+    return (plain(image) and t.size[0] == t.kernel[0] == 1 and t.n * t.groups >= TASKS and t.red > 0
             and t.red * image.plane * ctx.dt.itemsize + filter_bytes <= BOTH_IN_CACHE)
 
 
@@ -189,10 +200,12 @@ def _packed_filter(ctx: Context, t: Taps, source: Filter, tiles: int, block: int
 def _tile(t: Taps, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
     """Rows, columns and vectors of a tile: the fewest cycles for the whole output, counted by a simple model.
 
-    A step issues two multiply-adds or two loads per cycle and cannot be shorter than a chain of two latencies allows.
+    A step issues two multiply-adds or two loads per cycle and cannot be shorter than a chain of two latencies allows. Then
+    vectors are transposed and stored; parts of cache lines cost more.
     """
     _, a, b = t.size
     budget = 28 if bits == 512 else 12
+    steps = max(1, t.red * t.tap_count)
     best: tuple[float, tuple[int, int, int]] | None = None
     for vectors in (1, 2, 3, 4):
         tiles = -(-t.lanes // (width * vectors))
@@ -201,8 +214,9 @@ def _tile(t: Taps, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
                 p = rows * cols
                 if p * vectors > budget or cols > b or rows > a or (rows > 1 and cols < b):
                     continue
-                cycles = max(p * vectors / 2, (p + vectors) / 2, 4.0) + 0.25
-                cost = tiles * -(-a // rows) * -(-b // cols) * cycles
+                cycles = max(p * vectors / 2, (p + vectors) * 0.55, 4.0) + 0.25
+                stores = vectors * -(-p // width) * width * (3 if p % width == 0 else 4)
+                cost = tiles * -(-a // rows) * -(-b // cols) * (steps * cycles + stores)
                 if best is None or cost < best[0] - 1e-9:
                     best = cost, (rows, cols, vectors)
     assert best is not None
@@ -241,6 +255,7 @@ def rows_plan(ctx: Context, t: Taps) -> tuple[int, int, int] | None:
     if t.lanes > ctx.width or t.step[2] > 1 and t.kernel[2] > TAPS_UNROLLED:
         return None
     (_, a, b), registers = t.size, 32 if ctx.bits == 512 else 16
+    steps = max(1, t.red * t.tap_count)
     best: tuple[float, tuple[int, int, int] | None] = _tile(t, ctx.width, ctx.bits)[0], None
     for block in range(1, min(t.lanes, 8) + 1):
         for rows in range(1, min(a, 8) + 1):
@@ -249,7 +264,7 @@ def rows_plan(ctx: Context, t: Taps) -> tuple[int, int, int] | None:
                 if p * block + block + 1 >= registers:
                     continue
                 cycles = max(p * block / 2, p + block / 2, 4.0) + 0.25  # loads of rows cross cache lines
-                cost = -(-t.lanes // block) * -(-a // rows) * -(-b // (ctx.width * vectors)) * cycles
+                cost = -(-t.lanes // block) * -(-a // rows) * -(-b // (ctx.width * vectors)) * (steps * cycles + p * block)
                 if cost < best[0] - 1e-9:
                     best = cost, (rows, vectors, block)
     return best[1]

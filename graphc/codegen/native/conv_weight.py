@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from .conv_pack import scalar_type
+from .conv_pack import COPY_WORDS, copy_planes, scalar_type, zero_scratch
 from .llvm import Function, module, vec
 
 WORDS = ("parts", "per_part", "groups", "tiles", "row_blocks", "n", "depth", "a", "b", "rows", "kd", "kh", "kw", "n_chunk",
@@ -29,6 +29,7 @@ class Shape(NamedTuple):
     vectors: int
     step: int  # input elements between neighbouring output columns
     tap_step: int  # input elements between filter columns
+    bordered: bool = False  # the kernel copies images into a border of zeros itself, in its scratch memory
 
 
 @cache
@@ -36,8 +37,10 @@ def sums_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
     """(symbol, text). Words: input, packed gradient [n, g, tile, z, y, x, lane], sums, then :data:`WORDS` (in elements).
 
     The sums are [part, g, tile, c, h, i, j, lane]. Parts and chunks count planes (n, z) as images.
+    A bordered kernel has a fourth pointer, scratch, and at the end ``conv_pack.COPY_WORDS``, the channels of a task at most and
+    bytes of scratch a thread.
     """
-    symbol = f"conv_sums_{name}_{width}_" + "_".join(str(x) for x in shape)
+    symbol = f"conv_sums_{name}_{width}_" + "_".join(str(int(x)) for x in shape)
     return symbol, module([_Sums(symbol, name, width, shape).f])
 
 
@@ -49,7 +52,8 @@ class _Sums:
         self.ty, self.block = vec(width, self.s), width * shape.vectors
         f = self.f = Function(symbol)
         self.src, self.g, self.dst = (f.arg(k, "ptr") for k in range(3))
-        z = self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
+        first, names = (4, (*WORDS, *COPY_WORDS, "channels", "bytes")) if shape.bordered else (3, WORDS)
+        z = self.word = {name: f.arg(first + k) for k, name in enumerate(names)}
         self.row_tiles = f.ceil_div(z["rows"], shape.rows)
         self.row_per = f.ceil_div(self.row_tiles, z["row_blocks"])
         self.blocks = f.mul(z["groups"], z["tiles"])
@@ -61,6 +65,9 @@ class _Sums:
         self.g_n = f.mul(self.g_o, self.blocks)
         self.sum_row = f.mul(z["kw"], str(self.block))
         lo, hi = f.share(f.mul(f.mul(z["parts"], self.blocks), z["row_blocks"]))
+        if shape.bordered:
+            self.scratch = zero_scratch(f, f.arg(3, "ptr"), z["bytes"], f.cmp("slt", "i64", lo, hi))
+            z["in_n"] = f.mul(z["channels"], z["copy_c"])
         f.loop(lo, hi, self.task)
 
     def task(self, t: str) -> None:
@@ -68,16 +75,32 @@ class _Sums:
         f, z, s = self.f, self.word, self.s
         rb, t = f.rem(t, z["row_blocks"]), f.div(t, z["row_blocks"])
         ob, part = f.rem(t, self.blocks), f.div(t, self.blocks)
-        src = f.at(s, self.src, f.add(z["in_off"], f.mul(f.div(ob, z["tiles"]), z["in_g"])))
+        group = f.div(ob, z["tiles"])
+        src = f.at(s, self.src, f.add(z["in_off"], f.mul(group, z["in_g"])))
         g = f.at(s, self.g, f.mul(ob, self.g_o))
         dst = f.at(s, self.dst, f.mul(f.add(f.mul(part, self.blocks), ob), f.mul(self.sum_row, z["rows"])))
+        if self.shape.bordered:
+            src = self.scratch
         n_lo = f.mul(part, z["per_part"])
         n_hi = f.min(f.add(n_lo, z["per_part"]), self.images)
         r_lo = f.mul(rb, self.row_per)
         r_hi = f.min(f.add(r_lo, self.row_per), self.row_tiles)
 
+        self.first_channel = self.first_image = "0"
+        if self.shape.bordered:
+            per = f.mul(z["kd"], z["kh"])
+            top = f.sub(z["rows"], str(self.shape.rows))
+            self.first_channel = f.div(f.min(f.mul(r_lo, str(self.shape.rows)), top), per)
+            last = f.ceil_div(f.min(f.mul(r_hi, str(self.shape.rows)), z["rows"]), per)
+            raw = f.at(s, self.src, f.add(f.mul(group, z["raw_g"]), f.mul(self.first_channel, f.mul(z["raw_h"], z["raw_w"]))))
+
         def images(n: str) -> None:
             n_end = f.min(f.add(n, z["n_chunk"]), n_hi)
+            if self.shape.bordered:
+                self.first_image = n
+                f.loop(n, n_end, lambda i: copy_planes(
+                    f, self.ty, f.at(s, raw, f.mul(i, z["raw_n"])), f.at(s, self.scratch, f.mul(f.sub(i, n), z["in_n"])),
+                    f.sub(last, self.first_channel), z))
 
             def lines(y: str) -> None:
                 y_end = f.min(f.add(y, z["y_chunk"]), z["a"])
@@ -114,14 +137,15 @@ class _Sums:
         inputs = []
         for r in at:
             plane, i = f.div(f.rem(r, self.kd_kh), z["kh"]), f.rem(r, z["kh"])
-            line = f.add(f.mul(f.div(r, self.kd_kh), z["in_c"]), f.add(f.mul(plane, z["in_kz"]), f.mul(i, z["in_ky"])))
+            channel = f.sub(f.div(r, self.kd_kh), self.first_channel)
+            line = f.add(f.mul(channel, z["in_c"]), f.add(f.mul(plane, z["in_kz"]), f.mul(i, z["in_ky"])))
             inputs.append(f.at(s, src, f.add(line, f.mul(left, str(shape.tap_step)))))
         acc = [f.load(ty, f.at(s, p, str(k * self.width)), seen) for p in places for k in range(shape.cols * shape.vectors)]
 
         def image(n: str, *outer: str) -> list[str]:
             plane, n = f.rem(n, z["depth"]), f.div(n, z["depth"])
             g_n = f.add(f.mul(n, self.g_n), f.mul(plane, self.g_z))
-            x_n = f.add(f.mul(n, z["in_n"]), f.mul(plane, z["in_z"]))
+            x_n = f.add(f.mul(f.sub(n, self.first_image), z["in_n"]), f.mul(plane, z["in_z"]))
 
             def sweep(y: str, *inner: str) -> list[str]:
                 gp, off = f.at(s, g, f.add(g_n, f.mul(y, self.g_y))), f.add(x_n, f.mul(y, z["in_y"]))
