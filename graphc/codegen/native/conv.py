@@ -39,7 +39,7 @@ from .conv_plan import (
 )
 from .jobs import Job
 
-CHUNK = 24 << 10  # bytes of a packed gradient that stay in the first-level cache
+CHUNK = 32 << 10  # bytes of a packed gradient that stay in the first-level cache
 HALF = (float16, bfloat16)
 
 
@@ -229,7 +229,8 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     span = -(-row_tiles // row_blocks) * rows  # rows of a task; they may begin inside a channel
     channels = min(z.c // z.groups, (span - 2) // kh + 2)
     scratch = -(-n_chunk * channels * image.plane * size // 64) * 64
-    fused = plain(image) and tiles <= 2 and z.out[0] == kd == 1 and scratch <= BOTH_IN_CACHE  # images are copied ``tiles`` times
+    fused = (plain(image) and z.out[0] == kd == 1 and scratch <= BOTH_IN_CACHE
+             and tiles <= 2)  # how often an image is copied
     if not fused:
         image = made(ctx, image)
     sums: Hashable = (ctx.unique, "sums")
