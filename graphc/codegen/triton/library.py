@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import scatter
+from . import attention, scatter
 from .library_row import Library, Made
 
 
@@ -13,6 +13,7 @@ def library_kernels(x: Library) -> list[Made] | None:
     return None if row is None else row(x)
 
 
-_ROWS: dict[str, Callable[[Library], list[Made] | None]] = {"take_put": scatter.take_put, "scatter": scatter.scatter}
+_ROWS: dict[str, Callable[[Library], list[Made] | None]] = {
+    "take_put": scatter.take_put, "scatter": scatter.scatter, "sdpa": attention.sdpa, "sdpa_backward": attention.sdpa_backward}
 
 __all__ = ["Library", "Made", "library_kernels"]

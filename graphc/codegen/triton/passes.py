@@ -1,0 +1,52 @@
+"""The graph passes for a GPU plan: composites that have a kernel of their own here stay one node."""
+from __future__ import annotations
+
+from ...ir.node import Graph, GraphBuilder, Node
+from ...ir.passes import PASSES
+from ...ir.passes.expand import expand_composites, expansion
+from . import attention
+
+_MASK_AT = {"sdpa": 3, "sdpa_backward": 6}
+
+
+def gpu_passes(graph: Graph) -> Graph:
+    """All passes in their order."""
+    for p in PASSES:
+        graph = expand_rest(graph) if p is expand_composites else p(graph)
+    return graph
+
+
+def is_kept(node: Node) -> bool:
+    """Whether a composite has a kernel for these operands."""
+    at = _MASK_AT.get(node.op.name)  # type: ignore[union-attr]
+    return at is not None and attention.problem_of(node.attrs, node.in_avals, len(node.ins) - at) is not None
+
+
+def expand_rest(graph: Graph) -> Graph:
+    """An equal graph of primitives and kept composites."""
+    while any(n.op is not None and n.op.is_composite and not is_kept(n) for n in graph.nodes):
+        graph = _once(graph)
+    return graph
+
+
+def _once(graph: Graph) -> Graph:
+    b = GraphBuilder()
+    new: list[int] = []  # old slot -> new slot
+    for node in graph.nodes:
+        ins = tuple([new[s] for s in node.ins])
+        if node.op is None or not node.op.is_composite or is_kept(node):
+            first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+            new.extend(range(first, first + len(node.avals)))
+            continue
+        sub = expansion(node)
+        local: list[int] = []
+        args = iter(ins)
+        for inner in sub.nodes:
+            if inner.op is not None and inner.op.kind == "leaf":
+                local.append(next(args))
+                continue
+            at = tuple([local[s] for s in inner.ins])
+            first = b.add(inner.op, at, inner.attrs, inner.avals, node.loc)  # type: ignore[arg-type]
+            local.extend(range(first, first + len(inner.avals)))
+        new.extend(local[s] for s in sub.outputs)
+    return b.graph(tuple([new[s] for s in graph.outputs]))
