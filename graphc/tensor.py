@@ -82,7 +82,7 @@ class Tensor:
         a = self._alias
         if a is None:
             old = self._v
-            new = settle(old, inherit(old, v, False))
+            new = v if v.gfn is None is old.gfn and old.__class__ is Value else settle(old, inherit(old, v, False))
             log_write(self, old)
             self._v = new
             return

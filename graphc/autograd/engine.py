@@ -15,6 +15,7 @@ from ..ir import build as P
 from ..ir.node import Value
 from ..ir.recorder import state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
+from . import splice
 
 _SECOND_TIME = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
@@ -173,6 +174,11 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
     targets = {edge_key(e) for e in wrt} if wrt is not None else set()
     only = _needed(roots, targets) if wrt is not None else None
     w = Walk(targets, keep, only)
+    at = splice.point(roots, cots, keep) if wrt is None and not create_graph else None
+    known = at.replay() if at is not None else None
+    if known is not None:
+        w.leaves = known
+        return w
     before, state.grad = state.grad, create_graph
     try:
         for edge, g in zip(roots, cots):
@@ -180,6 +186,8 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
         w.run()
     finally:
         state.grad = before
+    if at is not None:
+        at.remember(w.leaves)
     return w
 
 

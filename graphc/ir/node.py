@@ -58,7 +58,7 @@ class Node:
     """One recorded operation. ``ins`` are slots; ``attrs`` is a hashable tuple in the op's attribute order."""
 
     __slots__ = ("op", "ins", "attrs", "avals", "in_avals", "slot", "end", "loc", "parent", "next", "alts", "plans",
-                 "full", "cum_bytes")
+                 "full", "cum_bytes", "blocks")
 
     def __init__(self, op: Op | None, ins: tuple[int, ...], attrs: Any, avals: tuple[Aval, ...],
                  in_avals: tuple[Aval, ...], slot: int, loc: Loc = None, parent: Node | None = None):
@@ -67,6 +67,7 @@ class Node:
         self.loc, self.parent = loc, parent
         self.next: Node | None = None
         self.alts: dict[Any, Node] | None = None
+        self.blocks: dict[Any, Any] | None = None  # backward passes that began here: see autograd/splice.py
         self.plans: dict[Any, Any] | None = None  # live slots -> plan, when a region ended here
         own = avals[0].nbytes if len(avals) == 1 else sum([a.nbytes for a in avals])
         self.cum_bytes: int = own + (parent.cum_bytes if parent is not None else 0)

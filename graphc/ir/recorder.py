@@ -70,7 +70,7 @@ class _Writes(list):  # type: ignore[type-arg]
 class Region:
     """The program being recorded: a cursor in the trie plus this walk's bindings and live values."""
 
-    __slots__ = ("cursor", "slots", "bindings", "leaf_slots", "live", "writes", "must_flush")
+    __slots__ = ("cursor", "slots", "bindings", "leaf_slots", "live", "writes", "must_flush", "token")
 
     def __init__(self) -> None:
         self.cursor: Node = _Trie.root
@@ -80,6 +80,7 @@ class Region:
         self.live: list[weakref.ref[Value]] = []
         self.writes: _Writes = _Writes()  # (holder, value before its first write here): for restoring
         self.must_flush = False
+        self.token = object()  # tells this region's gradient nodes
 
 
 class _State(threading.local):
@@ -135,7 +136,8 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
         if state.grad and op.vjp is not None:
             for v in ins:
                 if v.gfn is not None:
-                    out.gfn = GradNode(node, ins, out)
+                    out.gfn = gn = GradNode(node, ins, out)
+                    gn.home = reg.token
                     break
         if node.full or reg.must_flush:
             _pressure(reg)
@@ -151,6 +153,7 @@ def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tup
         outs.append(v)
     if state.grad and op.vjp is not None and any(v.gfn is not None for v in ins):
         gn = GradNode(node, ins, None)
+        gn.home = reg.token
         for k, v in enumerate(outs):
             if v.aval.dtype.is_floating_point or v.aval.dtype.is_complex:
                 v.gfn = OutputEdge(gn, k)
@@ -161,17 +164,56 @@ def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tup
     return tuple(outs)
 
 
-def scalar(number: Any, dt: dtype) -> Value:
-    """A Python number as a run-time input of dtype ``dt``."""
+def apply_each(op: Op, rows: Sequence[tuple[Value, ...]], attrs: Any) -> list[tuple[Value, ...]]:
+    """Record ``op``, which has several outputs, on every row of inputs, without gradients. Rows that were recorded at this
+    point of the program before are recorded again as one block: an optimizer's step over its parameters."""
     reg = state.region
-    attrs = (scalar_aval(dt),)
-    node = reg.cursor.next
-    if node is None or node.op is not SCALAR or node.attrs != attrs:
-        node = _advance(reg.cursor, SCALAR, (), attrs, ())
+    slots = tuple([v.slot if v.region is reg else _bind(reg, v) for row in rows for v in row])
+    start, key = reg.cursor, (op, attrs, slots)
+    block = start.blocks.get(key) if start.blocks and not (CASTS or reg.must_flush) else None
+    if block is None:
+        before, state.grad = state.grad, False
+        try:
+            made = [apply(op, row, attrs) for row in rows]
+        finally:
+            state.grad = before
+        if state.region is reg and not (CASTS or reg.must_flush):
+            if start.blocks is None or len(start.blocks) >= 8:
+                start.blocks = {}
+            start.blocks[key] = reg.cursor, [tuple([(v.aval, v.slot) for v in outs]) for outs in made]
+        return made
+    reg.cursor, results = block
+    reg.slots = reg.cursor.end
+    live = reg.live
+    out = []
+    for result in results:
+        values = tuple([Value(av, reg, slot) for av, slot in result])
+        live += [_ref(v) for v in values]
+        out.append(values)
+    return out
+
+
+def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
+    """Python numbers as run-time inputs of dtype ``dt``."""
+    reg = state.region
+    av = scalar_aval(dt)
+    attrs = (av,)
+    node = reg.cursor
+    out = []
+    for _ in numbers:
+        after = node.next
+        known = after is not None and after.op is SCALAR and after.attrs == attrs
+        node = after if known else _advance(node, SCALAR, (), attrs, ())  # type: ignore[assignment]
+        out.append(Value(av, reg, node.slot))
     reg.cursor = node
     reg.slots = node.end
-    reg.bindings.append(number)
-    return Value(attrs[0], reg, node.slot)
+    reg.bindings += numbers
+    return tuple(out)
+
+
+def scalar(number: Any, dt: dtype) -> Value:
+    """A Python number as a run-time input of dtype ``dt``."""
+    return scalars((number,), dt)[0]
 
 
 def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequence[Value]) -> Node:

@@ -20,7 +20,7 @@ _PYTORCH_NAMES = {"reduce add": "sum", "reduce mul": "prod", "reduce max": "amax
 class GradNode:
     """A recorded differentiable operation. ``seq`` grows with recording order: descending ``seq`` is topological."""
 
-    __slots__ = ("node", "edges", "ins", "out", "seq", "hooks", "pre_hooks", "rule", "__weakref__")
+    __slots__ = ("node", "edges", "ins", "out", "seq", "hooks", "pre_hooks", "rule", "home", "__weakref__")
 
     def __init__(self, node: Node, ins: tuple[Value, ...], out: Value | None):
         op = node.op
@@ -40,6 +40,7 @@ class GradNode:
         self.hooks: Any = None
         self.pre_hooks: Any = None
         self.rule: Any = None  # a custom autograd.Function's backward
+        self.home: Any = None  # token of the region that recorded it
 
     @property
     def attrs(self) -> Any:

@@ -6,13 +6,14 @@ Tensors, or Values. An optimizer with many parameters makes the slots once per g
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..dtypes import dtype, float32, float64
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.recorder import apply, scalar, state
+from ..ir.recorder import apply_each, scalar, scalars, state
 from ..tensor import Tensor
 
 Hyper = tuple[Value, ...]
@@ -20,7 +21,7 @@ Hyper = tuple[Value, ...]
 
 def hyper_dtype(param: Tensor) -> dtype:
     """The dtype hyper-parameters of a step on ``param`` have: float64 for float64 parameters, else float32."""
-    return float64 if param.dtype is float64 else float32
+    return float64 if param._v.aval.dtype is float64 else float32
 
 
 def _slot(x: Any, dt: dtype) -> Value:
@@ -55,29 +56,41 @@ def _decay_factor(lr: Any, weight_decay: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------------------- SGD
 def sgd_hyper(dt: dtype, *, lr: Any, momentum: Any = 0.0, dampening: Any = 0.0, weight_decay: Any = 0.0) -> Hyper:
     """The run-time slots of an SGD step in the order the ``sgd_step`` op takes them."""
+    if _number(lr) and _number(momentum) and _number(dampening) and _number(weight_decay):
+        return scalars((lr, momentum, 1.0 - dampening, weight_decay), dt)
     return (_slot(lr, dt), _slot(momentum, dt), _combine(_sub1, dt, dampening), _slot(weight_decay, dt))
 
 
-def sgd_apply(param: Tensor, grad: Tensor, buf: Tensor | None, hyper: Hyper, *, momentum_on: bool, decay_on: bool,
-              nesterov: bool = False, maximize: bool = False) -> Tensor | None:
-    """Update ``param`` and ``buf`` in place; returns the momentum buffer (a new tensor at the first step)."""
+def _update(op: str, tensors: Sequence[Sequence[Tensor]], grads: Sequence[Tensor], hypers: Sequence[Hyper],
+            attrs: Any) -> list[tuple[Value, ...]]:
+    """Step op ``op`` on the tensors of every parameter (itself first), written in place; all results."""
+    rows = []
+    for row, g, hyper in zip(tensors, grads, hypers):
+        rows.append((row[0]._read(), g._read(), *[t._read() for t in row[1:]], *hyper))
+    results = apply_each(OPS[op], rows, attrs)
     before, state.grad = state.grad, False
     try:
-        p, g = param._read(), grad._read()
-        has_buf = momentum_on and buf is not None
-        ins = (p, g, buf._read(), *hyper) if has_buf else (p, g, *hyper)  # type: ignore[union-attr]
-        outs = apply(OPS["sgd_step"], ins, (has_buf, momentum_on, nesterov, maximize, decay_on))
-        param._write(outs[0])
-        if not momentum_on:
-            return buf
-        if buf is None:
-            from ..tensor import wrap
-
-            return wrap(outs[1])
-        buf._write(outs[1])
-        return buf
+        for row, outs in zip(tensors, results):
+            for t, new in zip(row, outs):
+                new.gfn = t._v.gfn  # what is written in place stays the leaf it was
+                t._write(new)
     finally:
         state.grad = before
+    return results
+
+
+def sgd_apply(params: Sequence[Tensor], grads: Sequence[Tensor], bufs: Sequence[Tensor | None], hypers: Sequence[Hyper], *,
+              momentum_on: bool, decay_on: bool, nesterov: bool = False, maximize: bool = False) -> list[Tensor | None]:
+    """Update parameters and momentum buffers in place, with the hyper-parameters of each; returns the buffers (new tensors at
+    the first step). Either all parameters have a buffer or none."""
+    has_buf = momentum_on and bufs[0] is not None
+    tensors: list[Any] = [(p, b) for p, b in zip(params, bufs)] if has_buf else [(p,) for p in params]
+    results = _update("sgd_step", tensors, grads, hypers, (has_buf, momentum_on, nesterov, maximize, decay_on))
+    if not momentum_on or has_buf:
+        return list(bufs)
+    from ..tensor import wrap
+
+    return [wrap(outs[1]) for outs in results]
 
 
 def _on(x: Any) -> bool:
@@ -89,8 +102,8 @@ def sgd_step(param: Tensor, grad: Tensor, buf: Tensor | None, *, lr: Any, moment
              weight_decay: Any = 0.0, nesterov: bool = False, maximize: bool = False) -> Tensor | None:
     """``torch.optim.SGD``'s update of one parameter in place; returns the momentum buffer to keep, or None."""
     hyper = sgd_hyper(hyper_dtype(param), lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
-    return sgd_apply(param, grad, buf, hyper, momentum_on=_on(momentum), decay_on=_on(weight_decay), nesterov=nesterov,
-                     maximize=maximize)
+    return sgd_apply([param], [grad], [buf], [hyper], momentum_on=_on(momentum), decay_on=_on(weight_decay), nesterov=nesterov,
+                     maximize=maximize)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- Adam
@@ -102,24 +115,11 @@ def adam_hyper(dt: dtype, *, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_d
             _combine(_sub1, dt, beta2), _slot(bias_correction2_sqrt, dt), _slot(eps, dt), decay)
 
 
-def adam_apply(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None,
-               hyper: Hyper, *, decay_on: bool, decoupled: bool = False, amsgrad: bool = False,
+def adam_apply(params: Sequence[Tensor], grads: Sequence[Tensor], moments: Sequence[Sequence[Tensor]],
+               hypers: Sequence[Hyper], *, decay_on: bool, decoupled: bool = False, amsgrad: bool = False,
                maximize: bool = False) -> None:
-    """Update the parameter and its moments in place."""
-    tensors = [param, exp_avg, exp_avg_sq]
-    if amsgrad:
-        if max_exp_avg_sq is None:
-            raise TypeError("adam_step: amsgrad=True needs max_exp_avg_sq, got None")
-        tensors.append(max_exp_avg_sq)
-    before, state.grad = state.grad, False
-    try:
-        values = [t._read() for t in tensors]
-        ins = (values[0], grad._read(), *values[1:], *hyper)
-        outs = apply(OPS["adam_step"], ins, (decoupled, amsgrad, maximize, decay_on))
-        for t, v in zip(tensors, outs):
-            t._write(v)
-    finally:
-        state.grad = before
+    """Update parameters and their moments (exp_avg, exp_avg_sq, with ``amsgrad`` max_exp_avg_sq) in place."""
+    _update("adam_step", [(p, *m) for p, m in zip(params, moments)], grads, hypers, (decoupled, amsgrad, maximize, decay_on))
 
 
 def adam_step(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None = None, *,
@@ -129,5 +129,10 @@ def adam_step(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, 
     hyper = adam_hyper(hyper_dtype(param), lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay,
                        bias_correction1=bias_correction1, bias_correction2_sqrt=bias_correction2_sqrt,
                        decoupled=decoupled)
-    adam_apply(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, hyper, decay_on=_on(weight_decay), decoupled=decoupled,
-               amsgrad=amsgrad, maximize=maximize)
+    moments = [exp_avg, exp_avg_sq]
+    if amsgrad:
+        if max_exp_avg_sq is None:
+            raise TypeError("adam_step: amsgrad=True needs max_exp_avg_sq, got None")
+        moments.append(max_exp_avg_sq)
+    adam_apply([param], [grad], [moments], [hyper], decay_on=_on(weight_decay), decoupled=decoupled, amsgrad=amsgrad,
+               maximize=maximize)

@@ -41,7 +41,9 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         decay, amsgrad, decoupled = group["weight_decay"], group["amsgrad"], group["decoupled_weight_decay"]
         decay_on = isinstance(decay, Tensor) or decay != 0
-        hypers: dict[Any, Any] = {}
+        made: dict[Any, Any] = {}
+        hypers, moments = [], []
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
         for p in params:
             state = self.state[p]
             if not state:
@@ -50,14 +52,15 @@ class Adam(Optimizer):
                 if amsgrad:
                     state["max_exp_avg_sq"] = zeros(p)
             t, dt = advance(state), hyper_dtype(p)
-            hyper = hypers.get((dt, t))
+            hyper = made.get((dt, t))
             if hyper is None:
-                hyper = hypers[dt, t] = adam_hyper(
+                hyper = made[dt, t] = adam_hyper(
                     dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=decay,
                     bias_correction1=1 - beta1**t, bias_correction2_sqrt=(1 - beta2**t) ** 0.5, decoupled=decoupled)
-            adam_apply(p, p.grad, state["exp_avg"], state["exp_avg_sq"],  # type: ignore[arg-type]
-                       state["max_exp_avg_sq"] if amsgrad else None, hyper, decay_on=decay_on, decoupled=decoupled,
-                       amsgrad=amsgrad, maximize=group["maximize"])
+            hypers.append(hyper)
+            moments.append([state[name] for name in names])
+        adam_apply(params, [p.grad for p in params], moments, hypers, decay_on=decay_on,  # type: ignore[misc]
+                   decoupled=decoupled, amsgrad=amsgrad, maximize=group["maximize"])
 
 
 def _check_kinds(betas: tuple[Any, Any], no_tensors: bool) -> None:

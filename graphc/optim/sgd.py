@@ -32,13 +32,21 @@ class SGD(Optimizer):
         on = {"momentum_on": isinstance(momentum, Tensor) or momentum != 0,
               "decay_on": isinstance(decay, Tensor) or decay != 0,
               "nesterov": group["nesterov"], "maximize": group["maximize"]}
-        hypers: dict[Any, Any] = {}
+        made: dict[Any, Any] = {}
+        hypers: list[Any] = []
         for p in params:
             dt = hyper_dtype(p)
-            if dt not in hypers:
-                hypers[dt] = sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"],
-                                       weight_decay=decay)
-            state = self.state[p] if on["momentum_on"] else {}
-            buf = sgd_apply(p, p.grad, state.get("momentum_buffer"), hypers[dt], **on)  # type: ignore[arg-type]
-            if on["momentum_on"]:
-                state["momentum_buffer"] = buf
+            if dt not in made:
+                made[dt] = sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=decay)
+            hypers.append(made[dt])
+        if not on["momentum_on"]:
+            sgd_apply(params, [p.grad for p in params], [None] * len(params), hypers, **on)  # type: ignore[misc]
+            return
+        bufs = [self.state[p].get("momentum_buffer") for p in params]
+        for first in {b is None for b in bufs}:  # parameters that step for the first time have no buffer yet
+            some = [i for i, b in enumerate(bufs) if (b is None) == first]
+            new = sgd_apply([params[i] for i in some], [params[i].grad for i in some],  # type: ignore[misc]
+                            [bufs[i] for i in some], [hypers[i] for i in some], **on)
+            if first:
+                for i, b in zip(some, new):
+                    self.state[params[i]]["momentum_buffer"] = b

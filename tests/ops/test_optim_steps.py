@@ -88,7 +88,7 @@ def test_tensor_hyper_parameters_and_shared_slots():
     g = graphc.tensor(real(3, 5, seed=1))
     S.sgd_step(p, g, None, lr=graphc.tensor(0.1))
     hyper = S.sgd_hyper(S.hyper_dtype(q), lr=0.1)
-    S.sgd_apply(q, g, None, hyper, momentum_on=False, decay_on=False)
+    S.sgd_apply([q], [g], [None], [hyper], momentum_on=False, decay_on=False)
     np.testing.assert_array_equal(p.numpy(), q.numpy())
     np.testing.assert_allclose(p.numpy(), real(3, 5) - np.float32(0.1) * real(3, 5, seed=1), rtol=1e-6)
 

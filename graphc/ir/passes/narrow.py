@@ -80,8 +80,9 @@ def _part(b: GraphBuilder, new: list[int], parts: dict[tuple[int, Region], int],
         assert slot not in regions, "a region nobody asked for"
         if want == _whole(shape):
             return new[slot]
-        at = parts[slot, want] = b.add(OPS["slice"], (new[slot],), want, (aval(_shape(want), dtype, node.avals[0].device),), node.loc)
-        return at
+        out = aval(_shape(want), dtype, node.avals[0].device)
+        parts[slot, want] = b.add(OPS["slice"], (new[slot],), want, (out,), node.loc)
+        return parts[slot, want]
 
     if node.op is OPS["slice"]:
         dtype = node.avals[0].dtype

@@ -1,0 +1,113 @@
+"""Backward passes recorded before are spliced in as a block.
+
+A backward pass whose gradient graph looks like one that was walked at this very point of the program records the same nodes
+again. So the nodes a walk recorded are kept at the trie node it began at, under a signature of the gradient graph: the
+nodes in breadth-first order, where each edge leads, which leaf is which. When the signature matches, the cursor jumps to the
+block's end and the leaves get handles on their gradients' slots; no rule runs. A pass is left to the walk when anything in
+it could act beyond recording: hooks, custom rules, operations of an earlier region, an open autocast block, values read from
+outside the region.
+"""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..ir.node import Aval, Node, Value
+from ..ir.recorder import CASTS, Region, state
+from ..ir.tape import AccumulateGrad, GradNode, OutputEdge
+
+MAX_BLOCKS = 8  # per point of a program
+
+
+class Block(NamedTuple):
+    """What a walk left: the last node, which gradient nodes it visited, the leaves' sums in order."""
+
+    end: Node
+    visited: tuple[int, ...]
+    sums: tuple[tuple[int, Aval, int], ...]  # number of the leaf, aval, slot
+
+
+class Point:
+    """A backward pass about to begin: where the program stands, and the signature of the gradient graph."""
+
+    def __init__(self, region: Region, key: Any, order: list[GradNode], leaves: list[AccumulateGrad]):
+        self.region, self.key, self.order, self.leaves = region, key, order, leaves
+        self.start, self.bindings = region.cursor, len(region.bindings)
+
+    def replay(self) -> dict[AccumulateGrad, Value] | None:
+        """The leaf sums of the block known for this point, recorded by splicing it in; None if there is none."""
+        block = self.start.blocks.get(self.key) if self.start.blocks else None
+        if block is None:
+            return None
+        region, live = self.region, self.region.live
+        region.cursor, region.slots = block.end, block.end.end
+        out = {}
+        for n, av, slot in block.sums:
+            v = out[self.leaves[n]] = Value(av, region, slot)
+            live.append(weakref.ref(v))
+        for i in block.visited:
+            self.order[i].release()
+        return out
+
+    def remember(self, sums: dict[AccumulateGrad, Value]) -> None:
+        """Keep what the walk recorded, if it recorded nothing but nodes."""
+        region = state.region
+        if region is not self.region or len(region.bindings) != self.bindings or region.must_flush:
+            return
+        if any(v.region is not region for v in sums.values()):
+            return
+        number = {leaf: n for n, leaf in enumerate(self.leaves)}
+        if any(leaf not in number for leaf in sums):
+            return
+        if self.start.blocks is None or len(self.start.blocks) >= MAX_BLOCKS:
+            self.start.blocks = {}
+        visited = tuple([i for i, gn in enumerate(self.order) if gn.released])
+        self.start.blocks[self.key] = Block(region.cursor, visited,
+                                            tuple([(number[leaf], v.aval, v.slot) for leaf, v in sums.items()]))
+
+
+def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | None:
+    """The signature of a backward pass that does nothing but record; None for any other."""
+    region = state.region
+    if CASTS or state.tracing:
+        return None
+    token = region.token
+    number: dict[Any, int] = {}
+    order: list[GradNode] = []
+    leaves: list[AccumulateGrad] = []
+    signature: list[Any] = [keep]
+    for v in cots:
+        if v.region is not region:
+            return None
+        signature.append(v.slot)
+
+    def visit(edges: Sequence[Any]) -> None:
+        for e in edges:
+            if e is None:
+                signature.append(None)
+                continue
+            index = None
+            if e.__class__ is OutputEdge:
+                e, index = e.gn, e.index
+            if e.__class__ is AccumulateGrad:
+                n = number.get(e)
+                if n is None:
+                    n = number[e] = len(leaves)
+                    leaves.append(e)
+                signature.append(~n)
+                continue
+            n = number.get(e)
+            if n is None:
+                n = number[e] = len(order)
+                order.append(e)
+            signature.append(n if index is None else (n, index))
+
+    visit(roots)
+    for gn in order:  # grows while it is walked
+        edges = gn.edges
+        if gn.home is not token or edges is None or gn.rule is not None or gn.hooks is not None or gn.pre_hooks is not None:
+            return None
+        signature.append(gn.node)
+        visit(edges)
+    return Point(region, tuple(signature), order, leaves)
