@@ -62,6 +62,9 @@ def documented_keywords(theirs: Any, name: str) -> set[str]:
 def same_default(a: Any, b: Any) -> bool:
     if a is EMPTY or b is EMPTY:
         return a is b
+    for attribute in ("__name__", "name"):  # functions and members of enumerations by their names
+        if hasattr(a, attribute) and getattr(a, attribute) == getattr(b, attribute, None):
+            return True
     return repr(a) == repr(b) or a == b or str(a).replace("torch.", "") == str(b).replace("torch.", "")
 
 

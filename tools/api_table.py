@@ -62,8 +62,11 @@ def resolve(path: str, torch_name: str = "graphc", vision_name: str = "graphc.vi
     else:
         module = {"torch": torch_name, "torchvision": vision_name}[head]
         obj, names = importlib.import_module(module), rest.split(".")
-    for i, part in enumerate(names):
-        found = getattr(obj, part, ABSENT)
+    for part in names:
+        try:
+            found = getattr(obj, part, ABSENT)
+        except NotImplementedError:  # says what to use instead
+            return ABSENT
         if found is ABSENT and isinstance(getattr(obj, "__path__", None), list):
             try:
                 found = importlib.import_module(f"{obj.__name__}.{part}")
