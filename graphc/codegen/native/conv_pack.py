@@ -21,12 +21,13 @@ def scalar_type(name: str) -> str:
 
 
 @cache
-def image_kernel(name: str, width: int, unit: bool) -> tuple[str, str]:
+def image_kernel(name: str, width: int, known: int) -> tuple[str, str]:
     """(symbol, text): dst[r, z, y, p, x] = src[r, z * sd - lo_d, y * sh - lo_h, x * sw + p - lo_w], 0 outside the image.
 
-    Words: src, dst, count of r, D, H, W, counts of z, y, p, x, lo_d, lo_h, lo_w, sd, sh, sw. ``unit``: sw is 1.
+    Words: src, dst, count of r, D, H, W, counts of z, y, p, x, lo_d, lo_h, lo_w, sd, sh, sw. ``known``
+    is sw if that is 1 or 2 (with 1 or 2 values of p), else 0.
     """
-    symbol = f"conv_image_{name}_{width}{'' if unit else '_strided'}"
+    symbol = f"conv_image_{name}_{width}_{known}"
     f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
     src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
     rows, d, h, w, dq, hq, phases, wq, lo_d, lo_h, lo_w, ds, hs, step = (f.arg(2 + k) for k in range(14))
@@ -46,16 +47,32 @@ def image_kernel(name: str, width: int, unit: bool) -> tuple[str, str]:
             first = f.sub(p, lo_w)
 
             def chunk(q: str) -> None:
-                x = f.add(f.mul(q, step) if not unit else q, first)
-                index = f.op("add", it, f.splat(it, x), f.op("mul", it, f.ramp(it), f.splat(it, step)) if not unit else
-                             f.ramp(it)) if width > 1 else x
+                x = f.add(q if known else f.mul(q, step), first)
+                index = f.op("add", it, f.splat(it, x), f.ramp(it) if known else f.op(
+                    "mul", it, f.ramp(it), f.splat(it, step))) if width > 1 else x
                 valid = f.cmp("ult", it, index, f.splat(it, limit))
-                value = f.load(ty, f.at(s, at, x), valid) if unit else f.gather(ty, at, index, valid)
+                value = f.load(ty, f.at(s, at, x), valid) if known else f.gather(ty, at, index, valid)
                 f.store(ty, value, f.at(s, to, q), f.lane_mask(width, f.sub(wq, q)))
 
             f.loop("0", wq, chunk, step=width)
 
-        f.loop("0", phases, phase)
+        def pairs(q: str) -> None:  # two vectors of neighbours, the even and the odd ones of them
+            x, loads = f.sub(f.mul(q, "2"), lo_w), []
+            for k in (0, width):
+                index = f.op("add", it, f.splat(it, f.add(x, str(k))), f.ramp(it))
+                loads.append(f.load(ty, f.at(s, at, f.add(x, str(k))), f.cmp("ult", it, index, f.splat(it, limit))))
+            mask = f.lane_mask(width, f.sub(wq, q))
+            to = f.at(s, dst, f.add(f.mul(f.mul(t, phases), wq), q))
+            for p in (0, 1):
+                pick = ", ".join(f"i32 {2 * j + p}" for j in range(width))
+                value = f.let(f"shufflevector {ty} {loads[0]}, {ty} {loads[1]}, <{width} x i32> <{pick}>")
+                with f.when(f.cmp("slt", "i64", str(p), phases)):
+                    f.store(ty, value, f.at(s, to, f.mul(wq, str(p))), mask)
+
+        if known == 2:
+            f.loop("0", wq, pairs, step=width)
+        else:
+            f.loop("0", phases, phase)
 
     f.loop(lo, hi, row)
     return symbol, module([f])

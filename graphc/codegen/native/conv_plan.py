@@ -113,7 +113,7 @@ def made(ctx: Context, image: Image) -> Image:
     if image.copy is None:
         return image
     x, (n, c, d, h, w), _, size, lo, step, phases = image.copy
-    symbol, text = conv_pack.image_kernel(ctx.dt.name, ctx.width, step[2] == 1)
+    symbol, text = conv_pack.image_kernel(ctx.dt.name, ctx.width, step[2] if step[2] <= 2 else 0)
     numbers = (n * c, d, h, w, size[0], size[1], phases, size[2], *lo, *step)
     ctx.jobs.append(Job(symbol, text, [x, image.key], numbers, {x}, {image.key}, work=n * image.n // 4,
                         own={image.key: n * image.n * ctx.dt.itemsize}))
@@ -132,7 +132,7 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
     tiles = -(-t.lanes // block)
     key = _packed_filter(ctx, t, source, tiles, block) if t.red else source.key  # nothing is read from it
     kd, kh, kw = t.kernel
-    unrolled = kw if kw <= TAPS_UNROLLED and vectors > 1 else 1  # one vector: broadcasts are operands, not kept for other taps
+    unrolled = _unrolled(kw, rows * cols, vectors, ctx.bits)
     pitch = target.x if rows == 1 and target.x <= width // 2 or target.x == 1 and target.y == cols else 0
     tasks = t.n * t.size[0] * t.groups * tiles
     y_blocks = max(1, min(-(-t.size[1] // rows), TASKS // tasks))
@@ -197,6 +197,12 @@ def _packed_filter(ctx: Context, t: Taps, source: Filter, tiles: int, block: int
     return key
 
 
+def _unrolled(kw: int, positions: int, vectors: int, bits: int) -> int:
+    """Filter columns written out: all, if the broadcasts that neighbouring columns share fit the registers; else one."""
+    fit = (positions + 1) * vectors + positions <= (32 if bits == 512 else 16)
+    return kw if kw <= TAPS_UNROLLED and vectors > 1 and fit else 1
+
+
 def _tile(t: Taps, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
     """Rows, columns and vectors of a tile: the fewest cycles for the whole output, counted by a simple model.
 
@@ -204,17 +210,21 @@ def _tile(t: Taps, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
     vectors are transposed and stored; parts of cache lines cost more.
     """
     _, a, b = t.size
-    budget = 28 if bits == 512 else 12
+    registers = 32 if bits == 512 else 16
     steps = max(1, t.red * t.tap_count)
     best: tuple[float, tuple[int, int, int]] | None = None
     for vectors in (1, 2, 3, 4):
         tiles = -(-t.lanes // (width * vectors))
         for rows in range(1, 5):
-            for cols in range(1, budget // vectors + 1):
+            for cols in range(1, registers // vectors + 1):
                 p = rows * cols
-                if p * vectors > budget or cols > b or rows > a or (rows > 1 and cols < b):
+                if p * vectors + vectors + 1 > registers - 2 * (vectors == 1) or cols > b or rows > a:
+                    continue
+                if rows > 1 and cols < b:
                     continue
                 cycles = max(p * vectors / 2, (p + vectors) * 0.55, 4.0) + 0.25
+                if t.kernel[2] > 1 and _unrolled(t.kernel[2], p, vectors, bits) == 1:
+                    cycles += 0.5
                 stores = vectors * -(-p // width) * width * (3 if p % width == 0 else 4)
                 cost = tiles * -(-a // rows) * -(-b // cols) * (steps * cycles + stores)
                 if best is None or cost < best[0] - 1e-9:
