@@ -334,7 +334,8 @@ def edges(dt: Any) -> np.ndarray:
     i = np.iinfo(dt)
     ends = [i.min, i.min + 1, i.max, i.max - 1, i.max // 2, i.max // 3 * 2, 0, 1, 2, 3, 7, 13, 100]
     r = np.random.default_rng(0)
-    return np.concatenate([np.array(ends, dt), r.integers(i.min, i.max, 20, dt, True), (-np.array([1, 2, 3, 7, 100])).astype(dt)])
+    below = (-np.array([1, 2, 3, 7, 100])).astype(dt)
+    return np.concatenate([np.array(ends, dt), r.integers(i.min, i.max, 20, dt, True), below])
 
 
 @pytest.mark.parametrize("dt", INTS)
@@ -399,8 +400,8 @@ def test_fold_as_movement_is_overlap_add(attrs: tuple, backend: str, monkeypatch
 def test_gradient_of_a_strided_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in ("numpy", "native"):
         monkeypatch.setattr(config, "BACKEND", backend)
-        for at in ((slice(None), slice(1, 40, 3)), (slice(4, 0, -1), slice(0, 37, 2)), (slice(4, None, -2), slice(None, None, 2)),
-                   (slice(2, 3, 2), slice(5, 6, 7))):
+        for at in ((slice(None), slice(1, 40, 3)), (slice(4, 0, -1), slice(0, 37, 2)),
+                   (slice(4, None, -2), slice(None, None, 2)), (slice(2, 3, 2), slice(5, 6, 7))):
             start, stop, step = zip(*[s.indices(n) for s, n in zip(at, (5, 40))])
             mark = mark_input(leaf_value(aval((5, 40), float64, CPU), draw((5, 40), np.float64)))
             y = P.slice_(mark, start, stop, step)
@@ -409,3 +410,18 @@ def test_gradient_of_a_strided_slice(monkeypatch: pytest.MonkeyPatch) -> None:
             want = np.zeros((5, 40))
             want[at] = g
             np.testing.assert_array_equal(evaluated(got), want)
+
+
+# ------------------------------------------------------------------------------------------------------------- searching
+@pytest.mark.parametrize("dt", [*ALL[:-1], np.uint32])
+@pytest.mark.parametrize("right", [False, True])
+def test_searchsorted(dt: Any, right: bool) -> None:
+    for n in (0, 1, 2, 3, 8, 21, 64, 1000):
+        table = np.sort(draw((3, n), np.float32, n) * 40, -1) if np.dtype(dt).kind in "fV" else np.sort(draw((3, n), dt, n), -1)
+        table = table.astype(dt)
+        values = np.concatenate([draw((3, 37), dt, 2), table[:, ::3]], -1)
+        if np.dtype(dt).kind in "fV":
+            values[0, :4] = [np.nan, np.inf, -np.inf, -0.0]
+        compare("searchsorted", (right,), [table[0], values])
+        if n:
+            compare("searchsorted", (right,), [table, values])

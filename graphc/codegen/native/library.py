@@ -7,7 +7,7 @@ from typing import Any
 
 from ...dtypes import complex64, complex128
 from ...ir.node import Aval, Node
-from . import join, loops, scan, scatter, sort
+from . import join, loops, scan, scatter, search, sort
 from .jobs import Job, Key, copy_job
 
 _COMPLEX = (complex64, complex128)
@@ -51,6 +51,10 @@ def _topk(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any
     return sort.sort_jobs(attrs[0], attrs[2], attrs[1], ins[0], keys[0], out_keys, unique, bits)
 
 
+def _search(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
+    return search.search_jobs(attrs, ins[0], ins[1], keys, out_keys[0], bits)
+
+
 def _bitcast(attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: Any, unique: Any, bits: int) -> list[Job] | None:
     return [copy_job(out_keys[0], keys[0], outs[0].nbytes)]
 
@@ -76,7 +80,8 @@ def _integer(name: str, attrs: Any, ins: Any, outs: Any, keys: Any, out_keys: An
 
 
 _Row = Callable[[Any, Sequence[Aval], Sequence[Aval], Sequence[Any], Sequence[Key], Any, int], "list[Job] | None"]
-_ROWS: dict[str, _Row] = {"take_put": _take_put, "scatter": _scatter, "scan": _scan, "sort": _sort, "topk": _topk,
-                          "bitcast": _bitcast, "concat": _concat, "slice_set": _slice_set, "contract": _contract,
-                          "overlap_add": _overlap,
-                          **{name: partial(_integer, name) for name in ("floordiv", "remainder", "fmod", "pow")}}
+_ROWS: dict[str, _Row] = {
+    "take_put": _take_put, "scatter": _scatter, "scan": _scan, "sort": _sort, "topk": _topk, "searchsorted": _search,
+    "bitcast": _bitcast, "concat": _concat, "slice_set": _slice_set, "contract": _contract, "overlap_add": _overlap,
+    **{name: partial(_integer, name) for name in ("floordiv", "remainder", "fmod", "pow")},
+}
