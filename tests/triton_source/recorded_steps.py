@@ -13,11 +13,11 @@ import graphc
 from graphc.codegen import build_plan
 from graphc.codegen.fuse import schedule
 from graphc.codegen.loop_ir import Kernel
+from graphc.codegen.triton.passes import gpu_passes
 from graphc.codegen.triton.printer import Printed, print_kernel
 from graphc.ir import recorder
 from graphc.ir.interpret import bind_inputs
 from graphc.ir.node import Graph
-from graphc.ir.passes import run_passes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "bench"))
 
@@ -61,7 +61,7 @@ def captured(step: Callable[..., Any], *args: Any, really: bool = False) -> Any:
         compiled(*args)
         compiled(*args)
         graph = max(reversed(graphs), key=lambda g: len(g.nodes))
-        return (run_passes(graph), _Zeros.bindings[id(graph)]) if really else run_passes(graph)
+        return (gpu_passes(graph), _Zeros.bindings[id(graph)]) if really else gpu_passes(graph)
     finally:
         recorder.set_planner(planner)
         _Zeros.capturing = False

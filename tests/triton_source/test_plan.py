@@ -11,9 +11,9 @@ from graphc.codegen.triton.compiler import A100, H100, Target
 from graphc.codegen.triton.plan import Host, count, launches, lower_plan, to_text
 from graphc.ir.interpret import run_graph
 
-HOST = {"mlp": set(), "gpt": set(), "lstm": set(), "lenet": {"conv", "conv_input_grad", "conv_weight_grad"}}
+HOST = {"mlp": set(), "gpt": set(), "gpt_sdpa": set(), "lstm": set(), "lenet": {"conv", "conv_input_grad", "conv_weight_grad"}}
 
-NOISE = {"gpt": 16}  # the gradient of the keys' bias is rounding noise alone, which Adam turns into steps of full size
+NOISE = {"gpt": 16, "gpt_sdpa": 16}  # the gradient of the keys' bias is rounding noise alone, which Adam turns into steps of full size
 
 
 @pytest.mark.parametrize("name", sorted(HOST))

@@ -44,6 +44,8 @@ _TILES = {  # (float32, deeper than 64)
 
 def tile_of(what: str, dt: dtype, depth: int) -> Tile:
     """Block sizes for the ``forward``, ``queries`` or ``keys`` kernel; compiled without spills for sm_80 and sm_90."""
+    if what == "keys" and dt is float32 and depth <= 32:
+        return Tile(16, 32, 4, 2)
     return _TILES[dt is float32, depth > 64][what]
 
 
