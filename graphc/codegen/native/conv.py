@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 from ...dtypes import bfloat16, dtype, float16, float32, float64
 from ...ir.node import Aval
-from . import conv_pack, conv_weight
+from . import conv_dots, conv_pack, conv_weight
 from .conv_plan import (
     BOTH_IN_CACHE,
     PACK_CHUNK,
+    TAPS_UNROLLED,
     TASKS,
     Context,
     Copy,
@@ -37,6 +38,7 @@ from .conv_plan import (
     rows_plan,
     sum_jobs,
 )
+from .gemm_pack import sum_kernel
 from .jobs import Job
 
 CHUNK = 32 << 10  # bytes of a packed gradient that stay in the first-level cache
@@ -208,9 +210,13 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     """The jobs: both operands packed, sums of every part of the images, parts added and turned into the filter's layout."""
     lanes, volume, size = z.o // z.groups, prod(z.out), ctx.dt.itemsize
     kd, kh, kw = z.kernel
-    image = _bordered(ctx, z, x)
     rows_all = z.c // z.groups * kd * kh
-    rows, cols, vectors = _sums_tile(lanes, rows_all, kw, ctx.width, ctx.bits)
+    cost, (rows, cols, vectors) = _sums_tile(lanes, rows_all, kw, ctx.width, ctx.bits)
+    dots = _dots_tile(z, ctx.width, ctx.bits, cost * z.out[2])
+    if dots is not None:
+        _weight_grad_dots(ctx, z, dots, x, g, out)
+        return
+    image = _bordered(ctx, z, x)
     block = ctx.width * vectors
     tiles = -(-lanes // block)
     packed: Hashable = (ctx.unique, "gradient")
@@ -252,8 +258,8 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
                         work=parts * count // 4))
 
 
-def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tuple[int, int, int]:
-    """Rows, columns and vectors of a tile of the filter's gradient, by the model of :func:`_tile`."""
+def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
+    """Rows, columns and vectors of a tile of the filter's gradient, by the model of conv_plan.py, and cycles per position."""
     budget, registers = (28, 32) if bits == 512 else (12, 16)
     best: tuple[float, tuple[int, int, int]] | None = None
     for vectors in (4, 3, 2, 1):
@@ -263,8 +269,52 @@ def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tup
                 if p * vectors + vectors + 1 > registers:
                     continue
                 cycles = max(p * vectors / 2, (p + vectors) / 2, 4.0) + 0.25
-                cost = -(-lanes // (width * vectors)) * -(-rows_all // rows) * -(-kw // cols) * cycles
+                cost = -(-lanes // (width * vectors)) * (-(-rows_all // rows) * -(-kw // cols) * cycles + 6 * vectors)
                 if best is None or cost < best[0] - 1e-9:
                     best = cost, (rows, cols, vectors)
     assert best is not None
+    return best
+
+
+def _weight_grad_dots(ctx: Context, z: _Geometry, tile: Three, x: Hashable, g: Hashable, out: Hashable) -> None:
+    """The jobs with positions in the lanes: sums of every part of the images, then their sum."""
+    lanes, (kd, kh, kw), (each, rows, cols) = z.o // z.groups, z.kernel, tile
+    image = made(ctx, _bordered(ctx, z, x, z.stride[2]))
+    rows_all, planes = z.c // z.groups * kd * kh, z.n * z.out[0]
+    tiles, row_tiles = -(-lanes // each), -(-rows_all // rows)
+    per_part = -(-planes // max(1, min(planes, TASKS // (z.groups * tiles * row_tiles))))
+    parts = -(-planes // per_part)
+    count = z.o * rows_all * kw
+    sums: Hashable = (ctx.unique, "sums") if parts > 1 else out
+    shape = conv_dots.Shape(each, rows, cols, z.stride[2], z.dilation[2] if kw > 1 else 1)
+    symbol, text = conv_dots.dots_kernel(ctx.dt.name, ctx.width, shape)
+    numbers: tuple[int, ...] = (parts, per_part, z.groups, tiles, row_tiles, z.n, *z.out, lanes, rows_all, kd, kh, kw, image.n,
+                                image.g, image.c, z.dilation[0] * image.plane, z.stride[0] * image.plane,
+                                z.dilation[1] * image.row, z.stride[1] * image.row, image.offset, image.phase)
+    own = {sums: parts * count * ctx.dt.itemsize} if parts > 1 else {}
+    ctx.jobs.append(Job(symbol, text, [image.key, g, sums], numbers, {image.key, g}, {sums},
+                        work=count * z.n * prod(z.out) // 4, own=own))
+    if parts > 1:
+        symbol, text = sum_kernel(ctx.dt.name, ctx.dt.name, ctx.bits)
+        ctx.jobs.append(Job(symbol, text, [out, sums], (count, parts), {sums}, {out}, work=parts * count // 4))
+
+
+def _dots_tile(z: _Geometry, width: int, bits: int, limit: float) -> Three | None:
+    """Channels, rows and columns of a tile with positions in the lanes; None where ``limit`` cycles for a row are fewer."""
+    lanes, (kd, kh, kw), registers = z.o // z.groups, z.kernel, 32 if bits == 512 else 16
+    rows_all, together = z.c // z.groups * kd * kh, z.stride[2] > 1
+    if lanes > width or kw > TAPS_UNROLLED and together:
+        return None
+    best: tuple[float, Three | None] = limit, None
+    for cols in range(kw if together else 1, min(kw, TAPS_UNROLLED) + 1):
+        for each in range(1, min(lanes, 6) + 1):
+            for rows in range(1, min(rows_all, 8) + 1):
+                p = rows * cols
+                if p * each + each + 1 > registers:
+                    continue
+                cycles = max(p * each / 2, p + each, 4.0) + 0.5  # loads of rows cross cache lines
+                row = -(-z.out[2] // width) * cycles + rows + each
+                cost = -(-lanes // each) * -(-rows_all // rows) * -(-kw // cols) * row
+                if cost < best[0] - 1e-9:
+                    best = cost, (each, rows, cols)
     return best[1]
