@@ -96,7 +96,6 @@ class _Verifier:
             self.guards(s.attr)
         elif s.op == "rng":
             self.need(s.dtype is uint32 and all(t is int64 for t in types), f"{types} to {s.dtype}")
-            self.need(index.bounds(s.attr, k.extents)[0] >= 0, "negative position in the stream")
         elif s.op == "check":
             size, _, guards = s.attr
             self.need(s.dtype is int64 and types[0].category == 1, f"{types} to {s.dtype}")

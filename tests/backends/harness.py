@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-import graphc  # noqa: F401  (fills the op table)
+import graphc
+from graphc import config
 from graphc.codegen import loop_numpy
 from graphc.codegen.fuse import Schedule, schedule
 from graphc.codegen.loop_ir import Kernel, to_text
@@ -19,6 +20,7 @@ from graphc.codegen.loop_numpy import run_kernel
 from graphc.codegen.verify import verify_schedule
 from graphc.ir.interpret import bind_inputs, compile_numpy, run_node
 from graphc.ir.node import Graph, leaf_value
+from graphc.ir.passes import run_passes
 from graphc.ir.passes.expand import expand_composites
 from graphc.ir.recorder import SCALAR
 
@@ -190,6 +192,15 @@ def compare(want: Sequence[np.ndarray], got: Sequence[np.ndarray], tol: Sequence
                            f"first at {tuple(map(int, n))}: {g[n]} instead of {w[n]} {allowed}")
 
 
+def optimised(graph: Graph) -> Graph:
+    """What the passes make of a graph, verified after each pass."""
+    config.VERIFY = 2
+    try:
+        return run_passes(graph)
+    finally:
+        config.VERIFY = 0
+
+
 def native(graph: Graph) -> Any:
     """The native plan; its kernels verified."""
     from graphc.codegen.native.program import Program
@@ -211,13 +222,17 @@ def describe(graph: Graph) -> str:
 
 
 def check(graph: Graph, arrays: Sequence[Any], exact: frozenset[int] = frozenset(), *, tile: int = 1 << 16,
-          threads: Sequence[int] = ()) -> None:
+          threads: Sequence[int] = (), optimise: bool = False) -> None:
     """All back ends agree on one graph; ``exact`` slots bit for bit (up to the sign of zero). Native results must not
-    depend on the number of threads, nor on inputs being free to be overwritten; inputs stay what they are otherwise."""
+    depend on the number of threads, nor on inputs being free to be overwritten; inputs stay what they are otherwise. With ``optimise`` the back ends get
+    what the passes make of the graph, verified after each."""
     bindings = bindings_of(graph, arrays)
     try:
         want = reference(graph, bindings)
         tol = tolerance(graph, bindings, want, exact)
+        if optimise:
+            graph = optimised(graph)
+            compare(want, reference(graph, bindings), tol, "the passes' graph")
         compare(want, run_loops(graph, bindings, tile), tol, "loop IR by NumPy")
         plan = native(graph)
         before = [np.array(a) for a in arrays]

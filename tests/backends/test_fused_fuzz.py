@@ -31,7 +31,8 @@ def test_random_programs_native(start: int, monkeypatch: pytest.MonkeyPatch) -> 
         narrow = min(bits, 128 << seed % 3)
         monkeypatch.setattr(jit, "vector_bits", lambda: narrow)
         try:
-            harness.check(p.graph, p.arrays, p.exact, tile=1 << 16 if seed % 2 else 40, threads=(3,) if seed % 4 == 0 else ())
+            harness.check(p.graph, p.arrays, p.exact, tile=1 << 16 if seed % 2 else 40, threads=(3,) if seed % 4 == 0 else (),
+                          optimise=seed % 5 < 2)
         except harness.Mismatch as error:
             pytest.fail(f"seed {seed}, {narrow} bits: {error}")
 
@@ -44,7 +45,8 @@ def test_random_programs_loop_ir(start: int) -> None:
         want = harness.reference(p.graph, bindings)
         tol = harness.tolerance(p.graph, bindings, want, p.exact)
         try:
-            harness.compare(want, harness.run_loops(p.graph, bindings, (1 << 16, 40, 1)[seed % 3]), tol, "loop IR")
+            graph = harness.optimised(p.graph) if seed % 5 < 2 else p.graph
+            harness.compare(want, harness.run_loops(graph, bindings, (1 << 16, 40, 1)[seed % 3]), tol, "loop IR")
         except Exception as error:
             pytest.fail(f"seed {seed}: {error}\n{harness.describe(p.graph)}")
 

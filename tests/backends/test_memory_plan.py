@@ -16,6 +16,7 @@ from graphc import config, nn
 from graphc.codegen import build_plan
 from graphc.codegen.memory import ALIGN, Life, check, plan
 from graphc.codegen.native import program
+from graphc.codegen.verify import verify_schedule
 from graphc.dtypes import float32
 from graphc.errors import VerifyError
 from graphc.ir import recorder
@@ -201,6 +202,7 @@ class Watched:
         run = self.inner.run
         if not isinstance(run, program.Program):
             return self.inner(bindings, free)
+        verify_schedule(run.graph, run.schedule)
         p = poison.Poisoner(run)
         out = p(bindings, free)
         self.seen.append(p.filled)
