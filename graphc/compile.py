@@ -19,6 +19,7 @@ from .errors import GraphBreakError
 from .ir import recorder
 from .ir.location import format_location, user_location
 
+AUDIT_EVERY = 64  # calls of a replayed program between two that run its Python
 RECOMPILE_BUDGET = 8  # recompiling calls of one function before a warning
 _KNOWN_GRAPHS = 32  # graphs a function remembers, to say what a new one differs in
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "replay")
@@ -32,18 +33,25 @@ class RecompileWarning(UserWarning):
     """A compiled function was recompiled more often than a steady program should be."""
 
 
+def _warn_at(loc: Any, text: str, category: type[Warning]) -> None:
+    """A warning at a line of the user's program."""
+    file, _, line = format_location(loc).rpartition(":")
+    warnings.warn_explicit(text, category, file or "<unknown>", int(line) if line.isdigit() else 0)
+
+
 class _Call:
     """One running call: what the recorder tells about flushes and new plans."""
 
-    __slots__ = ("owner", "fullgraph", "split", "built", "last")
+    __slots__ = ("owner", "fullgraph", "split", "built", "flushed")
 
     def __init__(self, owner: CompiledFunction, fullgraph: bool):
         self.owner, self.fullgraph = owner, fullgraph
         self.split: Any = None  # location of a host read that nothing was recorded after yet
         self.built: list[Any] = []
-        self.last: Any = None
+        self.flushed = False
 
     def on_flush(self, reason: str) -> None:
+        self.flushed = True
         if self.split is not None:
             self.owner._note_split(self.split)
             self.split = None
@@ -65,9 +73,10 @@ class _Call:
 class CompiledFunction:
     """A callable that records and runs ``fn`` as one region per call; see :func:`compile`."""
 
-    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, budget: int = RECOMPILE_BUDGET):
+    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, budget: int = RECOMPILE_BUDGET, replay: int = 0):
         functools.update_wrapper(self, fn)
-        self._fn, self._fullgraph, self._budget = fn, fullgraph, budget
+        self._fn, self._fullgraph, self._budget, self._audit_every = fn, fullgraph, budget, replay
+        self._replay: Any = None  # made at the first call
         self._calls = self._plans = 0
         self._break_lines: dict[str, int] = {}
         self._noted: set[str] = set()
@@ -83,7 +92,7 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         fn = copy.deepcopy(self._fn, memo)  # a bound method follows its object, a plain function stays itself
-        return self if fn is self._fn else CompiledFunction(fn, self._fullgraph, self._budget)
+        return self if fn is self._fn else CompiledFunction(fn, self._fullgraph, self._budget, self._audit_every)
 
     def __reduce__(self) -> Any:
         """A decorated function travels by its name, anything else as what it was made of."""
@@ -91,17 +100,25 @@ class CompiledFunction:
         found: Any = sys.modules.get(getattr(self, "__module__", ""))
         for part in name.split("."):
             found = getattr(found, part, None)
-        return name if found is self and name else (CompiledFunction, (self._fn, self._fullgraph, self._budget))
+        made_of = (self._fn, self._fullgraph, self._budget, self._audit_every)
+        return name if found is self and name else (CompiledFunction, made_of)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         st = recorder.state
         if st.hold or st.tracing:  # nested, or part of a sub-graph: the outer call owns the region
             return self._nested(st, args, kwargs)
         recorder.flush("enter")
+        return self._replayed(st, args, kwargs) if self._audit_every else self._run(st, args, kwargs)
+
+    def _run(self, st: Any, args: Any, kwargs: Any, learn: Any = None) -> Any:
+        """Record the function and flush; ``learn(out)`` is called in between unless something was flushed before."""
         st.hold += 1
         st.watch = call = _Call(self, self._fullgraph)
         try:
-            return self._fn(*args, **kwargs)
+            out = self._fn(*args, **kwargs)
+            if learn is not None and not call.flushed:
+                learn(out)
+            return out
         finally:
             try:
                 recorder.flush("compiled call")
@@ -122,6 +139,43 @@ class CompiledFunction:
         finally:
             call.fullgraph = False
 
+    def _replayed(self, st: Any, args: Any, kwargs: Any) -> Any:
+        """A call in replay mode: without Python where what was learned fits, else recorded, observed and perhaps audited."""
+        from .compile_observe import Arguments, Unfit
+        from .compile_replay import Replay
+
+        if self._replay is None:
+            self._replay = Replay(self._fn, self._audit_every)
+        replay = self._replay
+        try:
+            arguments = Arguments(args, kwargs)
+        except Unfit as error:
+            replay.why = str(error)
+            return self._run(st, args, kwargs)
+        variant = replay.find(arguments)
+        numbers = None
+        if variant is not None:
+            if replay.due(variant):
+                numbers = variant.scalars()
+            else:
+                bindings = variant.bindings(arguments.tensors)
+                if bindings is not None:
+                    out, values = variant.run(arguments.tensors, bindings)
+                    recorder.flush("compiled call")
+                    replay.replayed += 1
+                    self._calls += 1
+                    return out
+        seen = replay.observe(arguments)
+        learn = None if seen is None else lambda out: replay.learn(seen, out, args, kwargs, variant)
+        out = self._run(st, args, kwargs, learn)
+        if numbers is not None:
+            why = replay.audit(variant, seen, numbers)
+            if why:
+                replay.refuse(variant, why)
+        elif seen is not None and seen.slots is None:
+            replay.read_inside()
+        return out
+
     # ------------------------------------------------------------------------------------------------------- statistics
     def _add_break(self, where: str) -> None:
         self._break_lines[where] = self._break_lines.get(where, 0) + 1
@@ -132,13 +186,8 @@ class CompiledFunction:
         if where in self._noted:
             return
         self._noted.add(where)
-        file, _, line = where.rpartition(":")
-        text = (f"a value is read on the host inside the compiled function {self._name()}, which splits it into two programs; "
-                "read it after the call, or keep it as a tensor")
-        if line.isdigit():
-            warnings.warn_explicit(text, PerformanceNote, file, int(line))
-        else:
-            warnings.warn(text, PerformanceNote, stacklevel=4)
+        _warn_at(loc, f"a value is read on the host inside the compiled function {self._name()}, which splits it into two "
+                 "programs; read it after the call, or keep it as a tensor", PerformanceNote)
 
     def _name(self) -> str:
         return getattr(self._fn, "__qualname__", None) or type(self._fn).__name__
@@ -151,8 +200,8 @@ class CompiledFunction:
             self._recompiles.append(Recompile(self._calls, difference(graphs[0], self._known)))
             del self._recompiles[:-_KNOWN_GRAPHS]
             if self._recompile_count == self._budget + 1:
-                warnings.warn(f"{self._name()} was recompiled {self._recompile_count} times in {self._calls} calls; the latest "
-                              f"because {self._recompiles[-1].reason} (explain() lists all)", RecompileWarning, stacklevel=3)
+                _warn_at(user_location(2), f"{self._name()} was recompiled {self._recompile_count} times in {self._calls} "
+                         f"calls; the latest because {self._recompiles[-1].reason} (explain() lists all)", RecompileWarning)
         self._known += graphs
         del self._known[:-_KNOWN_GRAPHS]
 
@@ -160,7 +209,7 @@ class CompiledFunction:
         """What was compiled: calls, plans, recompilations and why, graph breaks with their lines, the last plan's graph."""
         plan = recorder.PLANS.get(self._known[-1].key()) if self._known else None
         return Explanation(self._calls, self._plans, dict(self._break_lines), plan, list(self._recompiles),
-                           self._recompile_count)
+                           self._recompile_count, self._replay)
 
 
 def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None = None, backend: Any = None,
@@ -169,7 +218,9 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
 
     ``fullgraph=True`` raises :class:`~graphc.errors.GraphBreakError` when a value is read inside. ``dynamic`` is
     accepted: sizes never need a recompilation decision, since each new shape re-plans by itself.
-    ``options={"recompile_limit": n}`` sets after how many recompiling calls a :class:`RecompileWarning` is given (8).
+    ``mode="replay"`` skips the function's Python while nothing it can see has changed (see ``compile_replay.py``).
+    ``options``: ``recompile_limit``, after how many recompiling calls a :class:`RecompileWarning` is given (8);
+    ``audit_every``, how often replay mode runs the Python and compares (64).
     """
     if model is None:
         return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode, options=options,
@@ -180,8 +231,10 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
         raise TypeError(f"compile() needs a function or a module, got {type(model).__name__}")
     if disable:
         return model
-    budget = int((options or {}).get("recompile_limit", RECOMPILE_BUDGET))
+    options = options or {}
+    budget = int(options.get("recompile_limit", RECOMPILE_BUDGET))
+    replay = max(2, int(options.get("audit_every", AUDIT_EVERY))) if mode == "replay" else 0
     if hasattr(model, "_compiled_call_impl"):  # a module, compiled in place
-        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget)
+        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget, replay)
         return model
-    return CompiledFunction(model, fullgraph, budget)
+    return CompiledFunction(model, fullgraph, budget, replay)

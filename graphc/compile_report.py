@@ -18,9 +18,11 @@ class Explanation:
     """Figures of a compiled function; ``str()`` gives a readable report."""
 
     def __init__(self, calls: int, plans: int, breaks: dict[str, int], plan: Any, recompiles: list[Recompile],
-                 recompile_count: int):
+                 recompile_count: int, replay: Any = None):
         self.calls, self.plans, self.breaks, self.plan = calls, plans, breaks, plan
         self.recompiles, self.recompile_count = recompiles, recompile_count
+        self.replayed: int = getattr(replay, "replayed", 0)  # calls that skipped Python
+        self.replay_refused: str = "" if replay is None else replay.off or replay.why
 
     @property
     def graph(self) -> Any:
@@ -38,6 +40,9 @@ class Explanation:
         lines += [f"  call {r.call}: {r.reason}" for r in self.recompiles]
         lines += [f"graph breaks: {sum(self.breaks.values())}"]
         lines += [f"  {where}: {n} host read{'s' if n > 1 else ''}" for where, n in self.breaks.items()]
+        if self.replayed or self.replay_refused:
+            lines.append(f"replayed without Python: {self.replayed} calls"
+                         + (f"; not replayed: {self.replay_refused}" if self.replay_refused else ""))
         if self.graph is not None:
             from .ir.dump import to_text
 

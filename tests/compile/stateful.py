@@ -168,7 +168,7 @@ class Stop(Exception):
 class World:
     """A program's state, the calls made on it, and the log of everything it shows."""
 
-    def __init__(self, torch: Any, compile: Callable[..., Any], seed: int):
+    def __init__(self, torch: Any, compile: Callable[..., Any], seed: int, fresh: bool = False):
         self.torch, self.rnd, self.np = torch, random.Random(seed), np.random.default_rng(seed)
         torch.manual_seed(seed)
         self.state: dict[str, Any] = {"v0": self.floats(4), "v1": self.floats(4), "q0": self.floats(4, 4), "q1": self.floats(4, 4),
@@ -183,6 +183,7 @@ class World:
         exec(builtin_compile(source(seed), f"<program {seed}>", "exec"), space)
         self.functions = [compile(space["f"]), compile(space["g"])]
         self.log: list[Any] = []
+        self.fresh = fresh  # arguments that nothing else holds, of shapes that stay
         self.given: list[Any] = []
 
     def floats(self, *shape: int) -> Any:
@@ -191,6 +192,8 @@ class World:
     def argument(self) -> tuple[Any, Any]:
         """x and v: fresh, or something the program already holds."""
         rnd = self.rnd
+        if self.fresh:
+            return self.floats(3, 4), self.floats(4)
         if rnd.random() < 0.25:
             self.state["m"] = self.floats(rnd.choice([2, 3]), 4)
         n = self.state["m"].shape[0]
@@ -198,10 +201,10 @@ class World:
         v = rnd.choice([lambda: self.floats(4), lambda: self.state["v0"], lambda: self.b.data, lambda: self.state["q0"][1]])()
         return x, v
 
-    def call(self, k: int) -> None:
+    def call(self, k: int, again: Any = None) -> Any:
+        """One call; ``again``: what an earlier call gave back, to do the same with new data."""
         x, v = self.argument()
-        hp = self.rnd.choice([0.5, 1.5, 0.25, 1])
-        fn = self.rnd.choice(self.functions)
+        hp, fn, k = again or (self.rnd.choice([0.5, 1.5, 0.25, 1]), self.rnd.choice(self.functions), k)
         try:
             out = fn(x, v, k, hp)
         except (Stop, RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -213,11 +216,12 @@ class World:
             self.state["v0"].mul_(0.5)
         if self.rnd.random() < 0.1:
             self.kept.clear()
+        return hp, fn, k
 
     def show(self, t: Any) -> Any:
         if not isinstance(t, self.torch.Tensor):
             return t
-        return np.array(t.detach().tolist(), dtype=str(t.dtype).split(".")[-1].replace("bool", "bool_")), t.requires_grad
+        return np.array(t.tolist(), dtype=str(t.dtype).split(".")[-1].replace("bool", "bool_")), t.requires_grad
 
     def everything(self) -> None:
         """Log all state, also what earlier calls returned."""
@@ -225,9 +229,11 @@ class World:
             self.log.append(self.show(t))
         self.log.append(self.show(self.torch.rand(2)))
 
-    def run(self, calls: int) -> list[Any]:
+    def run(self, calls: int, repeat: int = 1) -> list[Any]:
         for k in range(calls):
-            self.call(k)
+            same = self.call(k)
+            for _ in range(repeat - 1):
+                self.call(k, same)
             if k % 2:
                 self.everything()
         self.everything()

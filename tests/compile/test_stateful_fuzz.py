@@ -12,7 +12,7 @@ import pytest
 from stateful import World, source
 
 import graphc
-from graphc import config
+from graphc import compile_replay, config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BLOCK, BLOCKS, CALLS = 100, 10, 5
@@ -70,6 +70,23 @@ def test_native_compiled_is_eager_on_numpy(monkeypatch: pytest.MonkeyPatch) -> N
         found = differs(compiled(seed), want)
         monkeypatch.setattr(config, "BACKEND", "")
         assert not found, f"program {seed}: {found}\n{source(seed)}"
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_replayed_is_eager(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls in runs of six, so that there is something to replay; never stale, and no audit complains."""
+    monkeypatch.setattr(compile_replay, "FIRST_AUDITS", 0)
+    made: list[Any] = []
+
+    def replay(fn):
+        made.append(graphc.compile(fn, mode="replay", options={"recompile_limit": 10**9, "audit_every": 7}))
+        return made[-1]
+
+    for seed in range(block * 25, block * 25 + 25):
+        want = World(graphc, lambda fn: fn, seed, fresh=True).run(3, 6)
+        found = differs(World(graphc, replay, seed, fresh=True).run(3, 6), want)
+        assert not found, f"program {seed}: {found}\n{source(seed)}"
+    assert sum(f.explain().replayed for f in made) > 30
 
 
 if __name__ == "__main__":
