@@ -13,13 +13,15 @@ from graphc import config
 from graphc.autograd.engine import mark_input, vjp_values
 from graphc.codegen.native.jobs import Job
 from graphc.codegen.native.library import library_jobs, zeros_allowed
+from graphc.codegen.native.program import Program
 from graphc.device import device
-from graphc.dtypes import float64, from_numpy
+from graphc.dtypes import float64, from_numpy, int64
 from graphc.errors import IndexOutOfRangeError
 from graphc.ir import build as P
 from graphc.ir.node import aval, leaf_value
 from graphc.ir.optable import OPS
-from graphc.ir.recorder import apply, evaluated
+from graphc.ir.passes import run_passes
+from graphc.ir.recorder import apply, evaluated, trace
 from graphc.runtime import jit
 
 pytestmark = pytest.mark.skipif(not jit.available(), reason="no llvmlite")
@@ -425,3 +427,18 @@ def test_searchsorted(dt: Any, right: bool) -> None:
         compare("searchsorted", (right,), [table[0], values])
         if n:
             compare("searchsorted", (right,), [table, values])
+
+
+def test_a_base_of_zeros_is_not_stored() -> None:
+    """The gradient of an embedding: zeros made by the accumulating step itself, neither a kernel for them nor a copy."""
+    def gradient(at: Any, g: Any) -> Any:
+        return apply(OPS["take_put"], (P.full((500, 16), 0, g.dtype, g.device), at, g), (0, "add", False))
+
+    graph = run_passes(trace(gradient, [aval((30,), int64, CPU), aval((30, 16), float64, CPU)]))
+    program = Program(graph)
+    assert [k.split("_")[0] for k in program.kernels()] == ["zeros", "put"]
+    at, g = np.random.default_rng(0).integers(0, 500, 30), draw((30, 16), np.float64)
+    (got,) = program([leaf_value(aval(a.shape, from_numpy(a.dtype), CPU), a) for a in (at, g)])
+    want = np.zeros((500, 16))
+    np.add.at(want, at, g)
+    np.testing.assert_allclose(got, want, 1e-14)

@@ -11,10 +11,11 @@ from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from .contraction import View, dense_strides, product, view_of
 from .conv import conv_jobs
-from .gemm import gemm_jobs
+from .epilogue import matching, storing
+from .gemm import gemm_jobs, takes_epilogue
 from .gemm_operand import Operand
 from .jobs import Call, Job, Key, Step
-from .library import library_jobs
+from .library import library_jobs, zeros_allowed
 from .loop import lower_loop
 from .printed import kernel_job, where
 
@@ -27,12 +28,48 @@ class Selector:
     def __init__(self, graph: Graph, sched: Schedule):
         self.graph, self.sched = graph, sched
         self.avals = graph.slot_avals()
+        self.producer = graph.producer()
         self.bits = jit.vector_bits()
         self.copied: dict[int, Key] = {}  # views that were copied: where to
+        self.epilogues: dict[int, tuple[Node, Kernel]] = {}  # place of a kernel -> the product it finishes, and its form
+        self.late: set[int] = set()  # products that run in their epilogue's place
 
     def all(self) -> list[Step]:
-        """The steps of the whole schedule."""
-        return [s for item in self.sched.steps for s in self.steps(item)]
+        """The steps of the whole schedule, but for kernels whose results nobody reads (zeros that a job makes itself)."""
+        self.find_epilogues()
+        steps: list[Step] = []
+        for i, item in enumerate(self.sched.steps):
+            if i in self.epilogues:
+                steps += self.contraction(*self.epilogues[i])
+            elif not isinstance(item, Node) or item.slot not in self.late:
+                steps += self.steps(item)
+        used = {self.sched.views.get(x, (x,))[0] for s in steps for x in s.reads} | set(self.graph.outputs)  # type: ignore[call-overload]
+        return [s for s in steps if not isinstance(s, Job) or s.kernel is None or s.checks or not used.isdisjoint(s.writes)]
+
+    def find_epilogues(self) -> None:
+        """Pair every product with the kernel that reads it first, where that one can run on the product's tiles. If others
+        read the product too, the kernel stores it as well."""
+        readers: dict[int, list[int]] = {}
+        for i, item in enumerate(self.sched.steps):
+            for s in {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else set(item.ins):
+                readers.setdefault(self.sched.views.get(s, (s, None))[0], []).append(i)
+        outputs = set(self.graph.outputs)
+        for node in self.sched.steps:
+            if not isinstance(node, Node) or not _is_product(node) or not readers.get(node.slot):
+                continue
+            first = readers[node.slot][0]
+            item = self.sched.steps[first]
+            if not isinstance(item, Kernel) or first in self.epilogues:
+                continue
+            views = [view_of(av, self.sched.views.get(s, (s, None))[1]) for s, av in zip(node.ins, node.in_avals)]
+            p = product(node.attrs, *node.in_avals, *views)
+            if p is None or not takes_epilogue(node.avals[0].dtype, p.batch, p.m, p.n, p.k, self.bits):
+                continue
+            k = matching(item, node.slot, p.n)
+            if k is not None:
+                alone = len(readers[node.slot]) == 1 and node.slot not in outputs
+                self.epilogues[first] = node, k if alone else storing(k, node.slot)
+                self.late.add(node.slot)
 
     def steps(self, item: Kernel | Node) -> list[Step]:
         """The steps that carry out one item."""
@@ -44,7 +81,7 @@ class Selector:
             loop = lower_loop(item, keys, lambda graph, sched: Selector(graph, sched).all())
             if loop is not None:
                 return [*copies, loop]
-        if item.op.name == "contract" and item.avals[0].dtype.is_floating_point and item.avals[0].size:
+        if _is_product(item):
             return self.contraction(item)
         jobs = self.library(item)
         return [_call(item)] if jobs is None else jobs
@@ -54,7 +91,10 @@ class Selector:
         assert isinstance(node.op, Prim)
         build = conv_jobs if node.op.name in CONVOLUTIONS else library_jobs
         before = dict(self.copied)
-        keys, copies = self.dense(node.ins)
+        given = [not (zeros_allowed(node, k) and self.is_zero(s)) for k, s in enumerate(node.ins)]
+        dense, copies = self.dense(tuple([s for s, g in zip(node.ins, given) if g]))
+        rest = iter(dense)
+        keys = [next(rest) if g else None for g in given]
         outs = tuple(range(node.slot, node.end))
         unique = (node.op.name, node.slot)
         if build is conv_jobs:
@@ -66,7 +106,14 @@ class Selector:
             return None
         return [*copies, *jobs]
 
-    def contraction(self, node: Node) -> list[Step]:
+    def is_zero(self, slot: int) -> bool:
+        """Whether a value is a constant of zero bytes, however it is expanded."""
+        node = self.producer[slot]
+        while node.op is not None and node.op.name in ("expand", "reshape", "permute"):
+            node = self.producer[node.ins[0]]
+        return node.op is not None and node.op.name == "const" and not any(node.attrs[0])
+
+    def contraction(self, node: Node, epilogue: Kernel | None = None) -> list[Step]:
         """A product of strided operands; operands whose axes do not merge are copied into an order that does."""
         attrs, (a, b) = node.attrs, node.in_avals
         operands = [(base, ix) for base, ix in (self.sched.views.get(s, (s, None)) for s in node.ins)]
@@ -87,7 +134,7 @@ class Selector:
         (ka, va), (kb, vb) = places
         left, right = Operand(ka, va.offset, p.batch_a, *p.a), Operand(kb, vb.offset, p.batch_b, *p.b)
         return [*copies, *gemm_jobs(node.avals[0].dtype, p.batch, p.m, p.n, p.k, left, right, node.slot,
-                                    ("gemm", node.slot), self.bits)]
+                                    ("gemm", node.slot), self.bits, epilogue=epilogue)]
 
     def dense(self, slots: tuple[int, ...]) -> tuple[list[Key], list[Step]]:
         """Keys where the slots lie contiguous, and the jobs that copy those that do not."""
@@ -117,6 +164,11 @@ class Selector:
         job = kernel_job(k, self.bits)
         job.own[key] = av.nbytes
         return job
+
+
+def _is_product(node: Node) -> bool:
+    """Whether our own matrix product computes the node."""
+    return node.op.name == "contract" and node.avals[0].dtype.is_floating_point and bool(node.avals[0].size)  # type: ignore
 
 
 def _call(node: Node) -> Call:
