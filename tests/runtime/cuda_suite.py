@@ -64,14 +64,17 @@ def axpy_list(kit, n, times=1, by_value=True, name="axpy"):
 
 
 # ------------------------------------------------------------------------------------------------------------- copies
-@pytest.mark.parametrize("n", [0, 1, 255, 256, 1000, B.PIECE // 4, B.PIECE + 3, 5 * B.PIECE + 77])
-def test_copies_there_and_back(kit, n):
+@pytest.mark.parametrize("pieces, rest", [(0, 0), (0, 1), (0, 255), (0, 256), (0, 1000), (1, -9), (1, 3), (7, 77)])
+def test_copies_there_and_back(kit, pieces, rest):
+    n = pieces * B.PIECE + rest
     source = np.random.default_rng(n).integers(0, 255, n).astype(np.uint8)
     buffer = B.empty(n)
     given = source.copy()
     B.from_host(buffer, given)
     given[:] = 0  # may be changed at once
     assert np.array_equal(got(buffer, n, np.uint8), source)
+    if kit.fake:
+        assert D.host_memory().stats()["allocated_bytes.all.peak"] <= (B.UNDER_WAY + 2) * B.PIECE, "few pieces at a time"
     check(D.get().memory)
     check(D.host_memory())
 

@@ -113,7 +113,7 @@ def test_errors_carry_code_and_name(fake):
 
 
 def test_the_context_is_made_current_again_after_other_libraries(fake):
-    D.get(0), D.get(1)
+    D.get(1), D.get(0)
     fake.local.device = 1  # as another library would leave it
     buffer = B.empty(100, device=0)
     assert fake.memory[buffer.ptr][2] == 0
