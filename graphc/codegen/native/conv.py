@@ -42,6 +42,7 @@ from .gemm_pack import sum_kernel
 from .jobs import Job
 
 CHUNK = 32 << 10  # bytes of a packed gradient that stay in the first-level cache
+SMALL_COPY = 2 << 10  # bytes of a copy below which reading it at once waits for its stores
 HALF = (float16, bfloat16)
 
 
@@ -279,21 +280,31 @@ def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tup
 def _weight_grad_dots(ctx: Context, z: _Geometry, tile: Three, x: Hashable, g: Hashable, out: Hashable) -> None:
     """The jobs with positions in the lanes: sums of every part of the images, then their sum."""
     lanes, (kd, kh, kw), (each, rows, cols) = z.o // z.groups, z.kernel, tile
-    image = made(ctx, _bordered(ctx, z, x, z.stride[2]))
+    image = _bordered(ctx, z, x, z.stride[2])
     rows_all, planes = z.c // z.groups * kd * kh, z.n * z.out[0]
     tiles, row_tiles = -(-lanes // each), -(-rows_all // rows)
     per_part = -(-planes // max(1, min(planes, TASKS // (z.groups * tiles * row_tiles))))
     parts = -(-planes // per_part)
     count = z.o * rows_all * kw
     sums: Hashable = (ctx.unique, "sums") if parts > 1 else out
-    shape = conv_dots.Shape(each, rows, cols, z.stride[2], z.dilation[2] if kw > 1 else 1)
+    scratch = -(-z.c // z.groups * image.plane * ctx.dt.itemsize // 64) * 64
+    fused = (plain(image) and z.out[0] == kd == 1 and tiles * row_tiles * -(-kw // cols) <= 2
+             and SMALL_COPY <= scratch <= BOTH_IN_CACHE)
+    if not fused:
+        image = made(ctx, image)
+    shape = conv_dots.Shape(each, rows, cols, z.stride[2], z.dilation[2] if kw > 1 else 1, fused)
     symbol, text = conv_dots.dots_kernel(ctx.dt.name, ctx.width, shape)
     numbers: tuple[int, ...] = (parts, per_part, z.groups, tiles, row_tiles, z.n, *z.out, lanes, rows_all, kd, kh, kw, image.n,
                                 image.g, image.c, z.dilation[0] * image.plane, z.stride[0] * image.plane,
                                 z.dilation[1] * image.row, z.stride[1] * image.row, image.offset, image.phase)
     own = {sums: parts * count * ctx.dt.itemsize} if parts > 1 else {}
-    ctx.jobs.append(Job(symbol, text, [image.key, g, sums], numbers, {image.key, g}, {sums},
-                        work=count * z.n * prod(z.out) // 4, own=own))
+    pointers = [image.key, g, sums]
+    if fused:
+        assert image.copy is not None
+        numbers = (*numbers, *copy_numbers(image), z.c // z.groups, scratch)
+        pointers = [image.copy.key, g, sums, "scratch"]
+    ctx.jobs.append(Job(symbol, text, pointers, numbers, {pointers[0], g}, {sums}, fused * scratch,
+                        count * z.n * prod(z.out) // 4, own=own))
     if parts > 1:
         symbol, text = sum_kernel(ctx.dt.name, ctx.dt.name, ctx.bits)
         ctx.jobs.append(Job(symbol, text, [out, sums], (count, parts), {sums}, {out}, work=parts * count // 4))

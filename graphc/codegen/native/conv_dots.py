@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from .conv_pack import scalar_type
+from .conv_pack import COPY_WORDS, copy_planes, scalar_type, zero_scratch
 from .llvm import Function, module, vec
 
 WORDS = ("parts", "per_part", "groups", "tiles", "row_tiles", "n", "depth", "a", "b", "lanes", "rows", "kd", "kh", "kw", "in_n",
@@ -24,15 +24,17 @@ class Shape(NamedTuple):
     cols: int
     step: int
     tap_step: int
+    bordered: bool  # the kernel copies images into a border of zeros itself, in its scratch memory: all channels of a group
 
 
 @cache
 def dots_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
     """(symbol, text). Words: input, gradient [n, g, o, z, y, x], sums [part, g, o, c, h, i, j], then :data:`WORDS`.
 
-    Input column q is element (q mod step) * ``in_phase`` + q div step of its row.
+    Input column q is element (q mod step) * ``in_phase`` + q div step of its row. A bordered kernel has a fourth pointer,
+    scratch, and at the end ``conv_pack.COPY_WORDS``, the channels of a group and bytes of scratch a thread.
     """
-    symbol = f"conv_dots_{name}_{width}_" + "_".join(str(x) for x in shape)
+    symbol = f"conv_dots_{name}_{width}_" + "_".join(str(int(x)) for x in shape)
     return symbol, module([_Dots(symbol, name, width, shape).f])
 
 
@@ -44,11 +46,15 @@ class _Dots:
         self.ty = vec(width, self.s)
         f = self.f = Function(symbol)
         self.src, self.g, self.dst = (f.arg(k, "ptr") for k in range(3))
-        z = self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
+        first, names = (4, (*WORDS, *COPY_WORDS, "channels", "bytes")) if shape.bordered else (3, WORDS)
+        z = self.word = {name: f.arg(first + k) for k, name in enumerate(names)}
         self.area = f.mul(z["a"], z["b"])
         self.volume = f.mul(self.area, z["depth"])
         self.blocks = f.mul(z["groups"], z["tiles"])
         lo, hi = f.share(f.mul(f.mul(z["parts"], self.blocks), z["row_tiles"]))
+        if shape.bordered:
+            self.scratch = zero_scratch(f, f.arg(3, "ptr"), z["bytes"], f.cmp("slt", "i64", lo, hi))
+            z["in_n"] = "0"
         f.loop(lo, hi, self.task)
 
     def task(self, t: str) -> None:
@@ -65,6 +71,8 @@ class _Dots:
             lane = f.add(base, f.min(f.add(first, str(o)), f.sub(z["lanes"], "1")))
             grads.append(f.at(s, self.g, f.mul(lane, self.volume)))
         src = f.at(s, self.src, f.add(z["in_off"], f.mul(g, z["in_g"])))
+        if self.shape.bordered:
+            self.raw, src = f.at(s, self.src, f.mul(g, z["raw_g"])), self.scratch
         kd_kh, lines = f.mul(z["kd"], z["kh"]), []
         for k in range(shape.rows):
             r = f.min(f.add(first_row, str(k)), f.sub(z["rows"], "1"))
@@ -98,6 +106,8 @@ class _Dots:
 
         def plane(p: str, *outer: str) -> list[str]:
             n, d = f.div(p, z["depth"]), f.rem(p, z["depth"])
+            if shape.bordered:
+                copy_planes(f, ty, f.at(s, self.raw, f.mul(n, z["raw_n"])), self.scratch, z["channels"], z)
             x_at, g_at = f.add(f.mul(n, z["in_n"]), f.mul(d, z["in_z"])), f.add(f.mul(n, g_n), f.mul(d, self.area))
 
             def line(y: str, *inner: str) -> list[str]:

@@ -90,14 +90,14 @@ def copy_planes(f: Function, ty: str, src: str, dst: str, count: str, z: dict[st
     """Print a copy of ``count`` planes into their borders; ``z`` has the words :data:`COPY_WORDS`."""
     s, width = scalar_of(ty), lanes(ty)
     inside = f.at(s, dst, z["copy_at"])
+    whole = f.mul(f.div(z["copy_w"], str(width)), str(width))
+    mask = f.lane_mask(width, f.sub(z["copy_w"], whole))
 
     def channel(c: str) -> None:
         def row(y: str) -> None:
             line = f.at(s, src, f.mul(f.add(f.mul(c, z["raw_h"]), y), z["raw_w"]))
             to = f.at(s, inside, f.add(f.mul(c, z["copy_c"]), f.mul(y, z["copy_row"])))
-            whole = f.mul(f.div(z["copy_w"], str(width)), str(width))
             f.loop("0", whole, lambda x: f.store(ty, f.load(ty, f.at(s, line, x)), f.at(s, to, x)), step=width)
-            mask = f.lane_mask(width, f.sub(z["copy_w"], whole))
             f.store(ty, f.load(ty, f.at(s, line, whole), mask), f.at(s, to, whole), mask)
 
         f.loop("0", z["copy_h"], row)

@@ -125,7 +125,7 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
     width = ctx.width
     plan = rows_plan(ctx, t)
     if plan is not None:
-        _rows(ctx, t, plan, made(ctx, image), source, target, name)
+        _rows(ctx, t, plan, image, source, target, name)
         return
     rows, cols, vectors = _tile(t, width, ctx.bits)[1]
     block = width * vectors
@@ -149,15 +149,7 @@ def sum_jobs(ctx: Context, t: Taps, image: Image, source: Filter, target: Target
                t.red * w_c, w_c, source.strides[3] * block, source.strides[4] * block, source.offset * block, *target[2:],
                target.offset, t.lanes, int(filter_bytes > FILTER_IN_CACHE))
     work = tasks * block * t.size[1] * t.size[2] * max(1, t.red * t.tap_count) // 4
-    if not fused:
-        ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
-        return
-    assert image.copy is not None
-    raw = image.copy.key
-    scratch = -(-t.red * image.plane * ctx.dt.itemsize // 64) * 64
-    more = (*copy_numbers(image), scratch)
-    ctx.jobs.append(Job(symbol, text, [raw, key, target.key, "scratch"], (*numbers, *more), {raw, key}, {target.key}, scratch,
-                        work))
+    _append(ctx, symbol, text, image, key, target, numbers, t.red, work, fused)
 
 
 def copy_numbers(image: Image) -> tuple[int, ...]:
@@ -248,8 +240,11 @@ def _rows(ctx: Context, t: Taps, plan: tuple[int, int, int], image: Image, sourc
                             own={key: count * ctx.dt.itemsize}))
     else:
         key = source.key  # nothing is read from it
+    fused = tiles <= 2 and copies_itself(ctx, t, image, 0)
+    if not fused:
+        image = made(ctx, image)
     unrolled = kw if kw <= TAPS_UNROLLED else 1
-    shape = conv_rows.Shape(rows, vectors, block, t.step[2], unrolled, t.tap[2] if kw > 1 else 1, kd != 1, target.x == 1)
+    shape = conv_rows.Shape(rows, vectors, block, t.step[2], unrolled, t.tap[2] if kw > 1 else 1, kd != 1, target.x == 1, fused)
     symbol, text = conv_rows.rows_kernel(ctx.dt.name, ctx.width, shape)
     tasks = t.n * t.size[0] * t.groups * tiles
     y_blocks = max(1, min(-(-t.size[1] // rows), TASKS // tasks))
@@ -257,7 +252,21 @@ def _rows(ctx: Context, t: Taps, plan: tuple[int, int, int], image: Image, sourc
                t.tap[0] * image.plane, t.step[0] * image.plane, t.tap[1] * image.row, t.step[1] * image.row, image.offset,
                image.phase, *target[2:], target.offset, t.lanes)
     work = tasks * block * t.size[1] * t.size[2] * max(1, t.red * t.tap_count) // 4
-    ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+    _append(ctx, symbol, text, image, key, target, numbers, t.red, work, fused)
+
+
+def _append(ctx: Context, symbol: str, text: str, image: Image, key: Hashable, target: Target, numbers: tuple[int, ...],
+            channels: int, work: int, fused: bool) -> None:
+    """The job of a kernel; a ``fused`` one reads the raw image and has scratch memory for its copy of ``channels``."""
+    if not fused:
+        ctx.jobs.append(Job(symbol, text, [image.key, key, target.key], numbers, {image.key, key}, {target.key}, work=work))
+        return
+    assert image.copy is not None
+    raw = image.copy.key
+    scratch = -(-channels * image.plane * ctx.dt.itemsize // 64) * 64
+    more = (*copy_numbers(image), scratch)
+    ctx.jobs.append(Job(symbol, text, [raw, key, target.key, "scratch"], (*numbers, *more), {raw, key}, {target.key}, scratch,
+                        work))
 
 
 def rows_plan(ctx: Context, t: Taps) -> tuple[int, int, int] | None:

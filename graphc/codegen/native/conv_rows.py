@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from .conv_pack import scalar_type
+from .conv_pack import COPY_WORDS, copy_planes, scalar_type, zero_scratch
 from .llvm import Function, module, vec
 
 WORDS = ("n", "groups", "tiles", "y_blocks", "depth", "a", "b", "red", "kd", "kh", "chunks", "in_n", "in_g", "in_c", "in_kz",
@@ -28,13 +28,15 @@ class Shape(NamedTuple):
     tap_step: int  # input columns between filter columns
     deep: bool  # several filter planes
     dense: bool  # neighbouring positions are neighbours in the result
+    bordered: bool  # the kernel copies images into a border of zeros itself, in its scratch memory
 
 
 @cache
 def rows_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
     """(symbol, text). Words: input, filter [g, tile, c, h, i, j, lane], result, then :data:`WORDS` (strides in elements).
 
-    Input column q is element (q mod step) * ``in_phase`` + q div step of its row.
+    Input column q is element (q mod step) * ``in_phase`` + q div step of its row. A bordered kernel has a fourth pointer,
+    scratch, and at the end ``conv_pack.COPY_WORDS`` and its bytes of scratch a thread.
     """
     symbol = f"conv_rows_{name}_{width}_" + "_".join(str(int(x)) for x in shape)
     return symbol, module([_Rows(symbol, name, width, shape).f])
@@ -48,7 +50,8 @@ class _Rows:
         self.ty = vec(width, self.s)
         f = self.f = Function(symbol)
         self.src, self.w, self.dst = (f.arg(k, "ptr") for k in range(3))
-        z = self.word = {name: f.arg(3 + k) for k, name in enumerate(WORDS)}
+        first, names = (4, (*WORDS, *COPY_WORDS, "copy_bytes")) if shape.bordered else (3, WORDS)
+        z = self.word = {name: f.arg(first + k) for k, name in enumerate(names)}
         self.row_of_filter = f.mul(f.mul(z["chunks"], str(shape.taps)), str(shape.lanes))
         if not shape.deep:
             z["kd"] = "1"
@@ -60,6 +63,8 @@ class _Rows:
             it = vec(width, "i64")
             self.index = f.op("mul", it, f.ramp(it), f.splat(it, z["out_x"]))
         lo, hi = f.share(f.mul(f.mul(f.mul(z["n"], z["depth"]), f.mul(z["groups"], z["tiles"])), z["y_blocks"]))
+        if shape.bordered:
+            self.scratch = zero_scratch(f, f.arg(3, "ptr"), z["copy_bytes"], f.cmp("slt", "i64", lo, hi))
         f.loop(lo, hi, self.task)
 
     def task(self, t: str) -> None:
@@ -72,6 +77,10 @@ class _Rows:
         g, first = f.div(ob, z["tiles"]), f.mul(f.rem(ob, z["tiles"]), str(self.shape.lanes))
         src = f.at(s, self.src, f.add(z["in_off"], f.add(f.mul(n, z["in_n"]), f.mul(g, z["in_g"]))))
         src = f.at(s, src, f.mul(plane, z["in_z"]))
+        if self.shape.bordered:
+            raw = f.at(s, self.src, f.add(f.mul(n, z["raw_n"]), f.mul(g, z["raw_g"])))
+            copy_planes(f, self.ty, raw, self.scratch, z["red"], z)
+            src = f.at(s, self.scratch, z["in_off"])
         w = f.at(s, self.w, f.mul(ob, f.mul(self.filter_c, z["red"])))
         channel = f.add(f.mul(g, z["lanes"]), first)
         dst = f.at(s, self.dst, f.add(z["out_off"], f.add(f.mul(n, z["out_n"]), f.mul(channel, z["out_o"]))))
