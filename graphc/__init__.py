@@ -86,8 +86,11 @@ BoolTensor = _legacy(bool, "BoolTensor")
 _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", "amp", "func", "inspect", "distributed",
                           "linalg", "fft", "special", "testing", "random", "errors", "backends", "version", "jit", "hub",
                           "multiprocessing", "distributions", "profiler", "serialization", "onnx", "export", "config",
-                          "compiler", "return_types", "mps", "nested", "sparse", "types", "overrides"))
-_LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr", "vmap": "func"}
+                          "compiler", "accelerator", "fx", "xpu", "return_types", "mps", "nested", "sparse", "types",
+                          "overrides"))
+_LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr", "vmap": "func",
+         "autocast": "amp", "is_autocast_enabled": "amp", "get_autocast_dtype": "amp", "GradScaler": "amp",
+         "OutOfMemoryError": "errors", "sparse_coo_tensor": "sparse", "sparse_csr_tensor": "sparse"}
 
 
 def __getattr__(name: str) -> Any:

@@ -109,6 +109,20 @@ clamp_min clip cos cosh deg2rad erf erfc exp exp2 expm1 fix floor frac log log10
 rad2deg reciprocal round rsqrt sigmoid sin sinc sinh sqrt square tan tanh trunc xlogy ldexp gcd lcm i0""".split()
 
 
+_DENSE = "tensors are dense: use this tensor itself, and nonzero() for the places of its elements"
+_WHOLE = "numbers are not quantized: use float16 or bfloat16"
+REFUSED = {**dict.fromkeys(("to_sparse", "to_sparse_coo", "to_sparse_csr", "coalesce", "sparse_mask"), _DENSE),
+           **dict.fromkeys(("dequantize", "int_repr", "q_scale", "q_zero_point"), _WHOLE)}
+
+
+def _refused(name: str, instead: str) -> Callable[..., Any]:
+    def f(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"Tensor.{name} is not there: {instead}")
+
+    f.__name__, f.__doc__ = name, f"Not there: {instead}."
+    return f
+
+
 def install(namespace: dict[str, Any], families: tuple[Any, ...]) -> None:
     """In-place methods of the newer families, and ``graphc.exp_(x)`` for ``x.exp_()``."""
     for name in MORE_IN_PLACE:
@@ -117,6 +131,8 @@ def install(namespace: dict[str, Any], families: tuple[Any, ...]) -> None:
     for family in families:
         for name in getattr(family, "IN_PLACE", ()):
             setattr(Tensor, name + "_", in_place(getattr(family, name), name + "_"))
+    for name, instead in REFUSED.items():
+        setattr(Tensor, name, _refused(name, instead))
     for name in FUNCTIONS_IN_PLACE:
         namespace[name + "_"] = _as_function(name + "_")
 
