@@ -55,7 +55,7 @@ def _parts(n: int) -> int:
 def _split(b: GraphBuilder, node: Node, x: int) -> int:
     kind, axes = node.attrs
     av = b.avals[x]
-    narrow = av.dtype if av.dtype in (float16, bfloat16) else None
+    narrow = av.dtype if av.dtype in (float16, bfloat16) and kind in ("add", "mul") else None  # others do not round
     if narrow is not None:
         x = b.emit(OPS["cast"], (x,), (float32,), node.loc)
     axis = min(axes)
