@@ -94,14 +94,14 @@ def choose(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0,
 class Epilogue(Printer):
     """Prints a pointwise kernel into a tile of a product: loads of the product become the accumulator."""
 
-    def __init__(self, k: Kernel, slot: Any, p: Product, tile: Tile):
+    def __init__(self, k: Kernel, slot: Any, p: Product, tile: Tile, levels: Levels):
         axes = tuple(range(len(k.extents)))
         super().__init__(k, Tiling((), axes, (), tile.m, tile.n, False, tile.warps))
         self.slot, self.rank = slot, 2
         self.buffer_names = [f"e{i}" for i in range(len(k.buffers))]
         self.masks = frozenset([s for s, n, b in ((X, p.m, tile.m), (Y, p.n, tile.n)) if n % b])
         self.texts: dict[int, str] = {}
-        places = positions(k.extents, (math.prod(p.batch), p.m, p.n))
+        places = positions(k.extents, levels)
         assert places is not None
         for d, (text, shape) in enumerate(places):
             self.side[d], self.texts[d] = shape, text
@@ -132,10 +132,18 @@ class Epilogue(Printer):
         return any(s.op == "check" for s in self.k.stmts)
 
 
-def positions(extents: Sequence[int], sizes: tuple[int, int, int]) -> list[tuple[str, frozenset[str]]] | None:
-    """Iteration variables over ``extents`` (C order) as texts over z, x, y of a space of ``sizes``; None if they do not
-    nest."""
-    levels = [("y", sizes[2], frozenset(Y)), ("x", sizes[1], frozenset(X)), ("z", sizes[0], NONE)]
+Levels = Sequence[tuple[str, int, frozenset[str]]]  # axes of a result, last first: (text, size, sides of the block)
+
+
+def product_levels(p: Product) -> Levels:
+    """The dense result (batch, m, n) of a product."""
+    return [("y", p.n, frozenset(Y)), ("x", p.m, frozenset(X)), ("z", math.prod(p.batch), NONE)]
+
+
+def positions(extents: Sequence[int], given: Levels) -> list[tuple[str, frozenset[str]]] | None:
+    """Iteration variables over ``extents`` (C order) as texts over the axes of a result of the same size; None if they do
+    not nest."""
+    levels = list(given)
     text, size, shape = levels.pop(0)
     out: list[tuple[str, frozenset[str]]] = []
     for e in reversed(extents):
@@ -153,21 +161,21 @@ def positions(extents: Sequence[int], sizes: tuple[int, int, int]) -> list[tuple
     return out[::-1]
 
 
-def can_end_in(k: Kernel, slot: Any, p: Product) -> bool:
+def can_end_in(k: Kernel, slot: Any, levels: Levels) -> bool:
     """Whether a kernel can be printed into the product of ``slot``: pointwise, every read of the product at the point
     itself."""
     if k.kept != len(k.extents) or any(s.op in ("reduce", "argreduce") for s in k.stmts):
         return False
     own = index.flatten([index.var(d) for d in range(len(k.extents))], k.extents)
     loads = [s.attr for s in k.stmts if s.op == "load" and k.buffers[s.attr.buffer].slot == slot]
-    size = math.prod(p.batch) * p.m * p.n
+    size = math.prod([n for _, n, _ in levels])
     if not loads or math.prod(k.extents) != size or any(a.ix != own or a.guards for a in loads):
         return False
-    return positions(k.extents, (math.prod(p.batch), p.m, p.n)) is not None
+    return positions(k.extents, levels) is not None
 
 
 # ------------------------------------------------------------------------------------------------------------ template
-class _Template:
+class Template:
     """State of printing one product."""
 
     def __init__(self, p: Product, dt: dtype, tile: Tile, offsets: tuple[int, int], keys: tuple[Any, Any]):
@@ -287,34 +295,40 @@ def print_product(p: Product, dt: dtype, keys: tuple[Any, Any, Any], target: Tar
     for float64.
     """
     tile = tile or choose(p, dt, target, offsets)
-    t = _Template(p, dt, tile, offsets, keys[:2])
+    return finished(Template(p, dt, tile, offsets, keys[:2]), "k_product", keys[2], product_levels(p), epilogue, keep, partial)
+
+
+def finished(t: Template, name: str, out: Any, levels: Levels, epilogue: Kernel | None, keep: bool,
+             partial: Any) -> list[Printed]:
+    """The kernels of a template."""
+    p, dt, tile = t.p, t.dt, t.tile
     t.header()
     t.loop()
     space = "x".join(map(str, [*p.batch, p.m, p.n]))
     doc = [f"Product {space}, sum over {p.k}, in {dt.name}."]
-    wide = float64 if dt is float64 else float32
     if tile.parts > 1:
-        t.store(wide, f"(part * {math.prod(p.batch)} + z)" if p.batch else "part")
-        out = Arg("c", opcodes.pointer_type(wide), partial, 16)
-        first = t.finish(f"k_product{space}_parts", [*doc, f"Part of {tile.parts} of the sum."], [out], set(), False, None)
-        return [first, combine_parts(p, dt, keys[2], partial, tile.parts, epilogue, keep)]
+        wide = float64 if dt is float64 else float32
+        Template.store(t, wide, f"(part * {math.prod(p.batch)} + z)" if p.batch else "part")
+        arg = Arg("c", opcodes.pointer_type(wide), partial, 16)
+        first = t.finish(f"{name}{space}_parts", [*doc, f"Part of {tile.parts} of the sum."], [arg], set(), False, None)
+        return [first, combine_parts(math.prod(p.batch) * p.m * p.n, dt, out, partial, tile.parts, epilogue, keep)]
     pointers: list[Arg] = []
     if keep or epilogue is None:
         t.store(dt)
-        pointers.append(Arg("c", opcodes.pointer_type(dt), keys[2], 16))
+        pointers.append(Arg("c", opcodes.pointer_type(dt), out, 16))
     if epilogue is None:
-        return [t.finish("k_product", doc, pointers, set(), False, None)]
-    e = Epilogue(epilogue, keys[2], p, tile)
+        return [t.finish(name, doc, pointers, set(), False, None)]
+    e = Epilogue(epilogue, out, p, tile, levels)
     e.big = e.big or t.big
     e.lines = t.lines
     e.print("acc")
-    name = "k_product_" + epilogue.name.split("_", 1)[-1]
-    return [t.finish(name, [*doc, "Then " + e.describe()[0]], [*pointers, *e.arguments()], e.helpers, e.checks, epilogue)]
+    tail = epilogue.name.split("_", 1)[-1]
+    return [t.finish(f"{name}_{tail}", [*doc, "Then " + e.describe()[0]], [*pointers, *e.arguments()], e.helpers, e.checks,
+                     epilogue)]
 
 
-def combine_parts(p: Product, dt: dtype, out: Any, partial: Any, parts: int, epilogue: Kernel | None, keep: bool) -> Printed:
+def combine_parts(size: int, dt: dtype, out: Any, partial: Any, parts: int, epilogue: Kernel | None, keep: bool) -> Printed:
     """The sum of the parts in their order, rounded once, then the epilogue."""
-    size = math.prod(p.batch) * p.m * p.n
     wide = float64 if dt is float64 else float32
     if epilogue is None:
         ix = Ix(0, ((0, 1), (1, size)))

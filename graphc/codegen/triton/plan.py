@@ -7,9 +7,9 @@ else reads it. What no kernel here can carry out stays a :class:`Host` step, nam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import CompileError
 from ...ir.location import format_location
@@ -23,7 +23,7 @@ from ..lower import tidy
 from ..native.contraction import Product, View, dense_strides, product, view_of
 from ..native.jobs import Cursor, Key
 from ..split import split_reductions
-from . import matmul
+from . import conv, matmul
 from .compiler import H100, Target
 from .library import Library, library_kernels
 from .printer import Printed, print_kernel
@@ -101,6 +101,15 @@ def prepared(graph: Graph) -> tuple[Graph, Schedule]:
     return graph, schedule(graph)
 
 
+class Tiled(NamedTuple):
+    """A contraction as a tiled product: ``print(epilogue, keep)`` gives copies to make first and the kernels."""
+
+    product: Product
+    tile: matmul.Tile
+    levels: matmul.Levels
+    print: Callable[[Kernel | None, bool], tuple[list[Step], list[Printed]]]
+
+
 class Lowering:
     """Chooses the launches of one schedule's items."""
 
@@ -113,7 +122,7 @@ class Lowering:
             slots = {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else {self.base(s) for s in item.ins}
             for s in slots:
                 self.readers.setdefault(s, []).append(i)
-        self.products: dict[int, tuple[list[Step], Product, Any]] = {}  # contraction slot -> copies, product, operands
+        self.products: dict[int, Tiled] = {}  # slot of a contraction -> its kernel-to-be
         self.follower: dict[int, int] = {}  # item number of a kernel -> contraction slot it continues
         self.find_followers()
 
@@ -129,7 +138,7 @@ class Lowering:
             if isinstance(item, Kernel):
                 slot = self.follower.get(i)
                 out += [kernel_launch(item)] if slot is None else self.multiply(slot, item)
-            elif item.op.name == "contract" and item.slot in self.products:  # type: ignore[union-attr]
+            elif item.slot in self.products:
                 if item.slot not in postponed:
                     out += self.multiply(item.slot, None)
             else:
@@ -140,41 +149,63 @@ class Lowering:
     def find_followers(self) -> None:
         """Contractions on tensor cores, and for each the first reader if it can be printed behind it."""
         for node in self.sched.steps:
-            if isinstance(node, Kernel) or node.op.name != "contract" or not node.avals[0].size:  # type: ignore[union-attr]
+            if isinstance(node, Kernel) or node.avals[0].dtype not in matmul.CANDIDATES or not node.avals[0].size:
                 continue
-            if not node.avals[0].dtype.is_floating_point or node.avals[0].dtype.is_complex:
+            found = self.tiled(node)
+            if found is None:
                 continue
-            copies, p, operands = self.operands(node)
-            if p.m == 1 or p.n == 1 or p.k < 2:
-                continue
-            self.products[node.slot] = (copies, p, operands)
+            self.products[node.slot] = found
             readers = self.readers.get(node.slot, [])
             k = self.sched.steps[readers[0]] if readers else None
-            if isinstance(k, Kernel) and readers[0] not in self.follower and self.may_follow(k, node.slot, p):
+            if isinstance(k, Kernel) and readers[0] not in self.follower and self.may_follow(k, node.slot, found.levels):
                 self.follower[readers[0]] = node.slot
 
-    def may_follow(self, k: Kernel, slot: int, p: Product) -> bool:
+    def tiled(self, node: Node) -> Tiled | None:
+        """How a contraction runs on tensor cores, or None."""
+        name, dt = node.op.name, node.avals[0].dtype  # type: ignore[union-attr]
+        if name in conv.NAMES:
+            c = conv.problem(name, node.attrs, node.in_avals, node.avals[0])
+            tile = conv.choose(c, dt, self.target)
+
+            def print_conv(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed]]:
+                keys, copies = self.dense(node.ins)
+                return copies, conv.print_conv(c, dt, (keys[0], keys[1], node.slot), tile, k, keep, ("parts", node.slot))
+
+            return Tiled(c.product, tile, c.levels, print_conv)
+        if name != "contract":
+            return None
+        copies, p, ((ka, oa), (kb, ob)) = self.operands(node)
+        if p.m == 1 or p.n == 1 or p.k < 2:
+            return None
+        tile = matmul.choose(p, dt, self.target, (oa, ob))
+
+        def print_product(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed]]:
+            return copies, matmul.print_product(p, dt, (ka, kb, node.slot), self.target, (oa, ob), k, keep, tile,
+                                                ("parts", node.slot))
+
+        return Tiled(p, tile, matmul.product_levels(p), print_product)
+
+    def may_follow(self, k: Kernel, slot: int, levels: matmul.Levels) -> bool:
         """Whether a kernel becomes the epilogue of a product."""
         size = self.avals[slot].size
         if sum(1 for b in k.buffers if b.size >= size) > MAX_EPILOGUE_BUFFERS:
             return False
-        return matmul.can_end_in(k, slot, p)
+        return matmul.can_end_in(k, slot, levels)
 
     def multiply(self, slot: int, epilogue: Kernel | None) -> list[Step]:
         """The launches of a product."""
-        copies, p, ((ka, oa), (kb, ob)) = self.products[slot]
-        dt = self.avals[slot].dtype
+        made = self.products[slot]
+        p, tile = made.product, made.tile
         others = self.readers.get(slot, [])[1:] if epilogue is not None else [0]
         keep = bool(others) or slot in self.graph.outputs
-        tile = matmul.choose(p, dt, self.target, (oa, ob))
-        partial = ("parts", slot)
-        printed = matmul.print_product(p, dt, (ka, kb, slot), self.target, (oa, ob), epilogue, keep, tile, partial)
+        copies, printed = made.print(epilogue, keep)
         writes: set[Key] = {slot} if keep else set()
         if epilogue is not None:
             writes |= {epilogue.buffers[b].slot for b in epilogue.writes}
-        if tile.parts == 1:
+        if len(printed) == 1:
             return [*copies, Launch(printed[0], frozenset(writes), label=label_of(printed[0]))]
-        nbytes = tile.parts * math.prod(p.batch) * p.m * p.n * max(4, dt.itemsize)
+        partial = ("parts", slot)
+        nbytes = tile.parts * math.prod(p.batch) * p.m * p.n * max(4, self.avals[slot].dtype.itemsize)
         return [*copies, Launch(printed[0], frozenset((partial,)), {partial: nbytes}, label_of(printed[0])),
                 Launch(printed[1], frozenset(writes), {}, label_of(printed[1]))]
 
