@@ -79,11 +79,6 @@ def kit():
     driver.reset()
 
 
-def test_parameters_have_the_sizes_the_code_says(kit):
-    sizes = kit.function("axpy").parameter_sizes()
-    assert sizes is None or sizes == [8, 8, 4, 4, 8, 8]
-
-
 def test_an_illegal_address_is_reported_with_kernel_and_line(kit):
     """In a process of its own, which loses the device."""
     code = f"""

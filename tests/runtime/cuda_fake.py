@@ -329,6 +329,13 @@ class FakeCuda:
     def cuFuncSetAttribute(self, function, number, value):
         self.attributes[self.functions[int(function)], int(number)] = value
 
+    def cuFuncGetParamInfo(self, function, k):
+        types = self.kernels[self.functions[int(function)]][0]
+        if k >= len(types):
+            return (1,)
+        sizes = [8 if t[0] == "*" else ctypes.sizeof(CTYPES[t]) for t in types]
+        return 0, sum(sizes[:k]), sizes[k]
+
     def cuLaunchKernel(self, f, gx, gy, gz, bx, by, bz, shared, stream, params, extra):
         return self.launch(f, (gx, gy, gz), (bx, by, bz), shared, stream, params, {})
 

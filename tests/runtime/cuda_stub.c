@@ -143,6 +143,12 @@ R cuModuleGetFunction(void **f, void *m, const char *name) {
 }
 R cuFuncGetAttribute(int *v, int a, void *f) { *v = a == 0 ? 1024 : a == 4 ? 40 : a == 8 ? ((Function *)f)->dynamic : 0; return OK; }
 R cuFuncSetAttribute(void *f, int a, int v) { if (a == 8) ((Function *)f)->dynamic = v; return OK; }
+R cuFuncGetParamInfo(void *f, size_t k, size_t *offset, size_t *size) {
+  if (k > 5) return INVALID;
+  *offset = 8 * k;
+  *size = k == 3 || (k == 2 && ((Function *)f)->kind == 3) ? 4 : 8;
+  return OK;
+}
 static R launch(Function *f, const unsigned *g, const unsigned *b, unsigned shared, void *s, void **p) {
   if ((int)shared > f->dynamic || b[0] > 1024 || !g[0] || !g[1] || !g[2] || b[1] != 1 || b[2] != 1) return INVALID;
   Op o = {.kind = f->kind, .a = *(P *)p[0], .b = *(P *)p[1], .n = (size_t)*(int *)p[3], .threads = g[0] * b[0]};
@@ -157,8 +163,14 @@ R cuLaunchKernel(void *f, unsigned a, unsigned b, unsigned c, unsigned d, unsign
 struct attribute { int id, pad; unsigned value[16]; };
 struct config { unsigned g[3], b[3], shared; void *stream; struct attribute *attrs; unsigned n; };
 R cuLaunchKernelEx(const struct config *c, void *f, void **p, void **x) {
-  for (unsigned k = 0; k < c->n; k++) if (c->attrs[k].value[0] != 1 || (c->attrs[k].id != 2 && c->attrs[k].id != 6)) return INVALID;
-  return c->n != 1 || x ? INVALID : launch(f, c->g, c->b, c->shared, c->stream, p);
+  unsigned seen = 0;
+  for (unsigned k = 0; k < c->n; k++) {
+    unsigned id = c->attrs[k].id, *v = c->attrs[k].value;
+    seen |= 1u << id;
+    if (id == 4 ? v[0] != 2 || v[1] != 1 || v[2] != 1 : v[0] != 1) return INVALID;
+  }
+  if (seen != 1u << 2 && seen != 1u << 6 && seen != (1u << 4 | 1u << 5)) return INVALID; /* one option at a time */
+  return x ? INVALID : launch(f, c->g, c->b, c->shared, c->stream, p);
 }
 
 /* graphs */

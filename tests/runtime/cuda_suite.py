@@ -370,7 +370,17 @@ def test_overlap_and_cooperative_launches(kit):
         assert np.array_equal(got(y, n), floats(n) + 2 * floats(n, 1))
 
 
+def test_parameters_have_the_sizes_the_code_says(kit):
+    assert kit.function("axpy").parameter_sizes() in (None, [8, 8, 4, 4, 8, 8])  # None: a driver before 12.4
+
+
 # ------------------------------------------------------------------------------------------------------------- graphs
+def test_capturing_is_seen(kit):
+    seen, stream = [], D.Stream()
+    capture(D.get(), lambda s: seen.append(s.driver.capturing(s.handle)), stream)
+    assert seen == [True] and not stream.driver.capturing(stream.handle)
+
+
 def test_capture_runs_nothing_and_replay_runs_all(kit):
     n = 1000
     launches = axpy_list(kit, n, times=3, by_value=False)

@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("cuda_suite")
 
 from cuda_fake import FakeCuda
 from cuda_suite import *  # noqa: F403
-from cuda_suite import B, D, Kit, axpy_list, check, floats, got, np, put
+from cuda_suite import AXPY, THREADS, B, D, Kit, LaunchList, Pointer, axpy_list, check, floats, got, np, put
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +33,15 @@ def kit(request, monkeypatch):
         driver.reset(lambda: fake)
         yield Kit(b"FAKE", fake)
     driver.reset()
+
+
+def test_clusters(kit):
+    launches, n = LaunchList(D.get()), 200
+    launches.add(kit.function("axpy"), (1,), THREADS, AXPY, (Pointer(0), Pointer(1), 2.0, n, 0, 0), ctas=2)
+    y, x = put(floats(n)), put(floats(n, 1))
+    launches.run(D.current_stream(), (y.ptr, x.ptr))
+    assert np.array_equal(got(y, n), floats(n) + 2 * floats(n, 1))
+    assert kit.function("axpy").parameter_sizes() == [8, 8, 4, 4, 8, 8]
 
 
 steps = st.lists(st.tuples(st.sampled_from("nnaaaffss"), st.integers(0, 2), st.integers(0, 5), st.integers(0, 5)), min_size=12, max_size=60)

@@ -302,10 +302,10 @@ class ExternalStream(Stream):
         self._fill(owner, owner.driver.external_stream(int(stream_ptr)), 0, keep=True)
 
 
-def current_stream(which: Any = None) -> Stream:
+def current_stream(device: Any = None) -> Stream:
     """This thread's stream on a device."""
-    device = get(which)
-    return _Process.local.streams.get(device.index) or device.default
+    owner = get(device)
+    return _Process.local.streams.get(owner.index) or owner.default
 
 
 def set_stream(stream: Stream | None) -> None:
