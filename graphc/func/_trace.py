@@ -19,7 +19,7 @@ from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.node import Node, PoisonedValue, Value
 from ..ir.optable import OPS
-from ..ir.recorder import SCALAR, Region, apply, state
+from ..ir.recorder import SCALAR, Region, _evaluate_foreign, apply, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value, next_sequence
 from ..ops._generator import rng_slots
 from ..tensor import Tensor
@@ -43,7 +43,8 @@ def example_of(v: Value) -> Value:
 
 
 class _Slots(dict):  # type: ignore[type-arg]
-    """Slots of leaves; values pending in the regions that are continued keep theirs."""
+    """Slots of leaves; values pending in the regions that are continued keep theirs, those left pending in regions that
+    ended (numbers a tape saved) are computed."""
 
     __slots__ = ("outer",)
 
@@ -52,7 +53,16 @@ class _Slots(dict):  # type: ignore[type-arg]
         self.outer: tuple[Region, ...] = (region, *getattr(region.leaf_slots, "outer", ()))
 
     def get(self, v: Value, default: Any = None) -> Any:
-        return v.slot if v.region in self.outer else dict.get(self, v, default)
+        if v.region is None:
+            return dict.get(self, v, default)
+        if v.region in self.outer:
+            return v.slot
+        tracing, state.tracing = state.tracing, 0
+        try:
+            _evaluate_foreign(v)
+        finally:
+            state.tracing = tracing
+        return default
 
 
 class Continuation:
