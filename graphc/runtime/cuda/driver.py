@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import DeviceError
@@ -43,7 +42,6 @@ class CudaUnavailable(DeviceError, AssertionError):
     """There is no CUDA here. PyTorch raises AssertionError in builds without it and RuntimeError in others: this is both."""
 
 
-@dataclass(frozen=True)
 class Properties:
     """What a device is, under the names of ``torch.cuda.get_device_properties``. Memory in bytes, clocks in kHz."""
 
@@ -69,6 +67,9 @@ class Properties:
     pci_device_id: int
     pci_domain_id: int
     uuid: str
+
+    def __init__(self, facts: dict[str, Any]):
+        self.__dict__.update(facts)
 
     def __repr__(self) -> str:
         return (f"_CudaDeviceProperties(name='{self.name}', major={self.major}, minor={self.minor}, "
@@ -184,7 +185,7 @@ class Driver:
         facts["name"] = bytes(self.call("cuDeviceGetName", 256, dev)).split(b"\0")[0].decode()
         facts["total_memory"] = int(self.call("cuDeviceTotalMem", dev))
         facts["uuid"] = _uuid(self.call("cuDeviceGetUuid", dev))
-        self.known[index] = made = Properties(**{f.name: facts[f.name] for f in fields(Properties)})
+        self.known[index] = made = Properties(facts)
         return made
 
     def use(self, index: int) -> None:
