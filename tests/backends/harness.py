@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from programs_library import magnitude_of_scan
 
 import graphc
 from graphc import config
@@ -130,6 +131,8 @@ def _magnitude(node: Any, args: list[np.ndarray], out: np.ndarray) -> np.ndarray
         return own * max(1.0, math.sqrt(n)) if node.attrs[0] == "mul" else 0 * own
     if name in ("add", "sub"):  # a product before may be fused: its own rounding is then missing
         return np.broadcast_to(np.maximum(np.abs(args[0].astype(np.float64)), np.abs(args[1].astype(np.float64))), own.shape)
+    if name == "scan" and node.attrs[0] == "add":
+        return magnitude_of_scan(args[0], *node.attrs[1:])
     if name == "contract":
         wide = [np.abs(a.astype(np.float64)) for a in args]
         return np.asarray(node.op.eval_np(node.attrs, *wide))

@@ -540,7 +540,7 @@ STEPS: tuple[tuple[Callable[[Grower], Any], float], ...] = (
 
 
 def grow(seed: int, dims: tuple[int, ...] | None = None, dts: tuple[dtype, ...] | None = None,
-         nodes: tuple[int, int] = (3, 25)) -> Program:
+         nodes: tuple[int, int] = (3, 25), steps: tuple[tuple[Callable[[Grower], Any], float], ...] = STEPS) -> Program:
     """The program of a seed: 3 to 25 steps over a few inputs, one to six outputs."""
     g = Grower(seed, dims, dts)
     r = g.rng
@@ -554,12 +554,12 @@ def grow(seed: int, dims: tuple[int, ...] | None = None, dts: tuple[dtype, ...] 
         g.scalar(int(r.integers(-100, 100)) / 8.0, g.pick([d for d in g.dts if d.is_floating_point]), FIXED)
     if g.chance(.3):
         g.scalar(int(r.integers(0, 1000)), int64, None)
-    weights = np.array([w for _, w in STEPS])
+    weights = np.array([w for _, w in steps])
     target = len(g.b.nodes) + int(r.integers(*nodes))
     for _ in range(200):
         if len(g.b.nodes) >= target:
             break
-        STEPS[int(r.choice(len(STEPS), p=weights / weights.sum()))][0](g)
+        steps[int(r.choice(len(steps), p=weights / weights.sum()))][0](g)
     leaves = len(g.arrays)
     made = list(range(leaves, len(g.b.avals))) or list(range(leaves))
     used = {s for n in g.b.nodes for s in n.ins}

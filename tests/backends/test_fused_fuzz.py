@@ -3,11 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import harness
 import numpy as np
 import programs
 import pytest
+from programs_library import LIBRARY_STEPS
 
 from graphc.codegen import index
 from graphc.codegen.fuse import schedule
@@ -20,14 +22,14 @@ from graphc.runtime import jit
 CHUNK = 50
 
 
-@pytest.mark.parametrize("start", range(0, 1000, CHUNK))
-def test_random_programs_native(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_native(seeds: range, steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of these seeds through all back ends, at vectors of 128, 256 and 512 bits in turn."""
     if not jit.available():
         pytest.skip(jit.reason())
     bits = jit.vector_bits()
     monkeypatch.setattr(program, "PARALLEL_WORK", 0)  # so that threads share even small programs
-    for seed in range(start, start + CHUNK):
-        p = programs.grow(seed)
+    for seed in seeds:
+        p = programs.grow(seed, steps=steps)
         narrow = min(bits, 128 << seed % 3)
         monkeypatch.setattr(jit, "vector_bits", lambda: narrow)
         try:
@@ -35,6 +37,16 @@ def test_random_programs_native(start: int, monkeypatch: pytest.MonkeyPatch) -> 
                           optimise=seed % 5 < 2)
         except harness.Mismatch as error:
             pytest.fail(f"seed {seed}, {narrow} bits: {error}")
+
+
+@pytest.mark.parametrize("start", range(0, 1000, CHUNK))
+def test_random_programs_native(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_native(range(start, start + CHUNK), programs.STEPS, monkeypatch)
+
+
+@pytest.mark.parametrize("start", range(3000, 3300, CHUNK))
+def test_random_programs_with_library_calls(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_native(range(start, start + CHUNK), LIBRARY_STEPS, monkeypatch)
 
 
 @pytest.mark.parametrize("start", range(1000, 3000, 500))

@@ -1,0 +1,121 @@
+"""Steps of random programs that no loop says: products, running sums, sorting, scattering. They sit between kernels, and read
+the movement results before them in place or copied."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import programs
+from programs import FIXED, STEPS, Exact, Grower, fits
+
+from graphc.dtypes import bool_, int64
+
+
+def _times(e: Exact | None, f: Exact | None) -> Exact | None:
+    return None if e is None or f is None or math.inf in (e.top, f.top) else Exact(e.top * f.top, e.bits + f.bits)
+
+
+def contract(g: Grower) -> None:
+    """A product over one or two pairs of axes, perhaps with a batch axis."""
+    a = g.of(lambda v: 1 <= len(g.shape(v)) <= 4 and g.dt(v) is not bool_)
+    if a is None:
+        return
+    dt, sa = g.dt(a), g.shape(a)
+    b = g.of(lambda v: g.dt(v) is dt and 1 <= len(g.shape(v)) <= 4 and bool(set(g.shape(v)) & set(sa)))
+    if b is None:
+        return
+    sb = g.shape(b)
+    pairs = [(i, j) for i, n in enumerate(sa) for j, m in enumerate(sb) if n == m]
+    chosen: list[tuple[int, int]] = []
+    for k in g.rng.permutation(len(pairs)):
+        i, j = pairs[int(k)]
+        if len(chosen) < 3 and all(i != x and j != y for x, y in chosen) and (not chosen or g.chance(.5)):
+            chosen.append((i, j))
+    batch = [chosen.pop()] if len(chosen) > 1 and g.chance(.6) else []
+    free = [n for i, n in enumerate(sa) if i not in [x for x, _ in (*chosen, *batch)]]
+    free += [n for j, n in enumerate(sb) if j not in [y for _, y in (*chosen, *batch)]]
+    shape = [sa[i] for i, _ in batch] + free
+    depth = math.prod(sa[i] for i, _ in chosen)
+    if len(shape) > 6 or math.prod(shape) > programs.LIMIT or math.prod(shape) * depth > 100 * programs.LIMIT:
+        return
+    e = _times(g.exact[a], g.exact[b])
+    e = fits(Exact(e.top * depth, e.bits), dt) if e is not None and dt.is_floating_point else None
+    g.emit("contract", (a, b), (tuple([i for i, _ in batch]), tuple([j for _, j in batch]), tuple([i for i, _ in chosen]),
+                                tuple([j for _, j in chosen])), FIXED if not dt.is_floating_point else e)
+
+
+def scan(g: Grower) -> None:
+    """A running sum or extreme along an axis."""
+    s = g.of(lambda v: len(g.shape(v)) > 0 and g.dt(v) is not bool_)
+    if s is None:
+        return
+    dt, e, axis = g.dt(s), g.exact[s], int(g.rng.integers(len(g.shape(s))))
+    kind = g.pick(("add", "add", "max", "min"))
+    if kind == "add" and dt.is_floating_point:
+        e = fits(Exact(e.top * g.shape(s)[axis], e.bits), dt) if e is not None and e.top < math.inf else None
+    g.emit("scan", (s,), (kind, axis, g.chance(.4)), e)
+
+
+def sort(g: Grower) -> None:
+    """Sorted values and where they were; of exact values, since rounding may change places."""
+    s = g.of(lambda v: len(g.shape(v)) > 0 and g.is_exact(v) and g.dt(v) is not bool_)
+    if s is None:
+        return
+    axis = int(g.rng.integers(len(g.shape(s))))
+    n = g.shape(s)[axis]
+    out = g.emit("sort", (s,), (axis, g.chance(.5), True), g.exact[s])
+    g.exact[out + 1] = Exact(float(n), 0)
+    g.pool.append(out + 1)
+
+
+def _index(g: Grower, shape: tuple[int, ...], n: int) -> int:
+    """Integers 0 .. n-1 of a shape, computed from something of that shape or drawn by the generator's own words."""
+    s = g.of(lambda v: g.shape(v) == shape and g.dt(v) is int64)
+    if s is None:
+        count = math.prod(shape)
+        s = g.emit("reshape", (g.emit("iota", (), (count, int64, programs.CPU)),), (shape,))
+        s = g.emit("mul", (s, g.const(int(g.rng.integers(1, 50)), int64)))
+        s = g.emit("bit_and", (s, g.const(63, int64)))
+    s = g.emit("minimum", (s, g.const(n - 1, int64)))
+    return g.emit("maximum", (s, g.const(0, int64)))
+
+
+def put(g: Grower) -> None:
+    """take_put or scatter: adding where sums are exact, else setting at places that are all different."""
+    s = g.of(lambda v: len(g.shape(v)) > 0 and g.is_exact(v) and g.dt(v) is not bool_)
+    if s is None:
+        return
+    shape, dt = g.shape(s), g.dt(s)
+    axis = int(g.rng.integers(len(shape)))
+    n = shape[axis]
+    some = int(g.pick((1, 2, n, 2 * n)))
+    part = (*shape[:axis], some, *shape[axis + 1:])
+    if math.prod(part) > programs.LIMIT:
+        return
+    src = g.of(lambda v: g.dt(v) is dt and g.shape(v) == part and g.is_exact(v))
+    if src is None:
+        src = g.emit("cast", (g.emit("expand", (g.const(3, int64),), (part,)),), (dt,), Exact(3.0, 0))
+    e, f = g.exact[s], g.exact[src]
+    total = FIXED
+    if dt.is_floating_point:
+        both = None if e is None or f is None or math.inf in (e.top, f.top) else Exact(e.top + f.top * math.prod(part),
+                                                                                        max(e.bits, f.bits))
+        kept = fits(both, dt)
+        if kept is None:
+            return
+        total = kept
+    if g.chance(.5):
+        g.emit("take_put", (s, _index(g, (some,), n), src), (axis, "add", False), total)
+    else:
+        g.emit("scatter", (s, _index(g, part, n), src), (axis, "add"), total)
+
+
+LIBRARY_STEPS = (*STEPS, (contract, 2.0), (scan, 1.0), (sort, .7), (put, .8))
+
+
+def magnitude_of_scan(x: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
+    """The size rounding errors of a running sum are relative to."""
+    wide = np.abs(x.astype(np.float64))
+    wide = np.flip(wide, axis) if reverse else wide
+    total = np.add.accumulate(wide, axis) * max(1.0, math.sqrt(x.shape[axis]) / 4)
+    return np.flip(total, axis) if reverse else total
