@@ -14,7 +14,7 @@ from graphc.ir.recorder import apply, evaluated, state, trace
 
 COMPOSITES = sorted(name for name, op in OPS.items() if op.is_composite)
 MINE = [name for name in COMPOSITES if OPS[name].expand.__module__.rsplit(".", 1)[-1] in
-        ("activation", "norm", "loss", "attention", "optim", "recurrent", "_common")]
+        ("activation", "norm", "loss", "attention", "optim", "recurrent", "overlap", "_common")]
 INDEX_LOSSES = ("nll", "cross_entropy")  # their class weights (input 2) take no gradient, as in PyTorch
 SMOOTH_TWICE = [n for n in [*MINE, "loop_scan"] if OPS[n].vjp is not None]
 

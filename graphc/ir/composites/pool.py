@@ -4,11 +4,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ...dtypes import int64
+from ...dtypes import int32
 from ...errors import ShapeError
 from .. import build as P
 from ..node import Aval, aval
-from ..optable import composite
+from ..optable import OPS, composite
+from ..recorder import apply
 from ..samples import draw
 
 
@@ -53,14 +54,10 @@ def flat_argmax(attrs: Any, x: Any) -> Any:
 def _vjp(ctx: Any, g: Any) -> Any:
     kernel, stride, lo, hi, dilation = ctx.attrs
     x = ctx.ins[0]
-    which = P.unsqueeze(flat_argmax(ctx.attrs, x), x.ndim)
-    k = math.prod(kernel)
-    hit = P.eq(which, P.iota(k, int64, x.device))
-    gw = P.where(hit, P.unsqueeze(g, x.ndim), P.const(0, g.dtype))
-    gw = P.reshape(gw, (*g.shape, *kernel))
     lead = x.ndim - len(kernel)
     padded = (*x.shape[:lead], *[n + a + b for n, a, b in zip(x.shape[lead:], lo, hi)])
-    full = P.fold(gw, padded, tuple(range(lead, x.ndim)), kernel, stride, dilation)
+    which = P.cast(flat_argmax(ctx.attrs, x), int32)
+    full = apply(OPS["unpool"], (g, which), (padded, tuple(range(lead, x.ndim)), kernel, stride, dilation))
     starts = (0,) * lead + lo
     return (P.slice_(full, starts, tuple([s + n for s, n in zip(starts, x.shape)]), (1,) * x.ndim),)
 
