@@ -33,6 +33,7 @@ from .tape import GradNode, OutputEdge, alias_value
 
 _ref = weakref.ref
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
+_WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
 _SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
 
 
@@ -239,6 +240,8 @@ def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequenc
         alts.clear()  # shapes or constants that never repeat: remember only recent branches
     node = Node(op, slots, attrs, avals, in_avals, cur.end if cur.op is not None else 0,
                 loc or user_location(2), cur)
+    if op.kind == "leaf" or op.name in _WEIGHTLESS:
+        node.cum_bytes = cur.cum_bytes
     node.full = node.end >= config.NODE_CAP or node.cum_bytes >= config.BYTE_CAP or config.EAGER
     alts[key] = node
     if cur is not _Trie.root:
@@ -341,13 +344,13 @@ def flush(reason: str = "read") -> None:
     plans = end.plans
     if plans is None:
         plans = end.plans = {}
-    plan = plans.get(signature)
-    if plan is None:
-        plan = _find_plan(end, signature)
-        if len(plans) >= 64:
-            plans.clear()
-        plans[signature] = plan
     try:
+        plan = plans.get(signature)
+        if plan is None:
+            plan = _find_plan(end, signature)
+            if len(plans) >= 64:
+                plans.clear()
+            plans[signature] = plan
         buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
     except Exception as error:
         _recover(reg, live, error, reason != "read" or state.hold > 0)

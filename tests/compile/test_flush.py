@@ -1,0 +1,41 @@
+"""What a flush does when a plan can't be built, and what counts as pending memory."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import graphc
+from graphc import config
+from graphc.errors import CompileError
+from graphc.ir import recorder
+
+
+def test_a_plan_that_cannot_be_built_poisons_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    build, tried = recorder._planner[0], []
+
+    def refuse(graph: Any) -> Any:
+        tried.append(graph)
+        raise CompileError("no kernel for this")
+
+    x = graphc.arange(3.0)
+    x.tolist()
+    monkeypatch.setattr(recorder, "_planner", [refuse])
+    x.add_((x * 5.25).sinh() * 0)
+    with pytest.raises(CompileError, match="no kernel"):
+        x.tolist()
+    assert x.tolist() == [0, 1, 2] and len(tried) == 1, "the second read does not build the plan again"
+    monkeypatch.setattr(recorder, "_planner", [build])
+    assert (x + 1).tolist() == [1, 2, 3]
+
+
+def test_views_and_inputs_are_no_pending_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "BYTE_CAP", 1 << 16)
+    x = graphc.ones(64, 64)
+    x.tolist()
+    flushes = recorder.counters["flushes"]
+    y = x.expand(1 << 20, 64, 64)[5, 3:, :].T + 77.125
+    assert recorder.counters["flushes"] == flushes, "2**42 bytes that nobody stores"
+    z = [y * k for k in (2.5, 3.5, 4.5, 5.5, 6.5)]
+    assert recorder.counters["flushes"] > flushes, "results do count"
+    assert y[0, 0].item() == 78.125 and z[1][0, 0].item() == 3.5 * 78.125
