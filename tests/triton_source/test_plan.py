@@ -11,17 +11,17 @@ from graphc.codegen.triton.compiler import A100, H100, Target
 from graphc.codegen.triton.plan import Host, count, launches, lower_plan, to_text
 from graphc.ir.interpret import run_graph
 
-HOST = {"mlp": set(), "gpt": set(), "gpt_sdpa": set(), "lstm": set(), "lenet": {"conv", "conv_input_grad", "conv_weight_grad"}}
+PROGRAMS = ("mlp", "gpt", "gpt_sdpa", "lstm", "lenet")
 
 NOISE = {"gpt": 16, "gpt_sdpa": 16}  # the gradient of the keys' bias is rounding noise alone, which Adam turns into steps of full size
 
 
-@pytest.mark.parametrize("name", sorted(HOST))
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_step_under_the_interpreter(name: str, interpreter) -> None:
     """Loss, weights and optimizer state after a step equal the NumPy interpreter's."""
     graph, arrays = workload(name, tiny=True)
     got, hosts = run_plan(interpreter, graph, arrays)
-    assert set(hosts) <= HOST[name]
+    assert not hosts
     loose = 0
     for g, w in zip(got, run_graph(graph, arrays)):
         assert g.dtype == w.dtype and g.shape == w.shape
@@ -32,7 +32,7 @@ def test_step_under_the_interpreter(name: str, interpreter) -> None:
 
 
 @pytest.mark.parametrize("target", [A100, H100], ids=str)
-@pytest.mark.parametrize("name", sorted(HOST))
+@pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.usefixtures("triton_installed")
 def test_step_as_machine_code(name: str, target: Target, capsys) -> None:
     """No spills, shared memory within the limit, products on tensor cores, streaming by 16 bytes; prints the table."""
@@ -52,9 +52,9 @@ def test_step_as_machine_code(name: str, target: Target, capsys) -> None:
         print("\n" + "\n".join(lines))
     for c in code.values():
         assert c.spills == 0 and c.shared <= target.shared_limit and not c.facts["atomics"], c.symbol
-        if c.symbol.startswith("product"):
+        if c.symbol.startswith(("product", "conv", "attention")):
             assert c.facts["mma"] or c.facts["wgmma"], c.symbol
-    assert {s.node.op.name for s in steps if isinstance(s, Host)} <= HOST[name]
+    assert not any(isinstance(s, Host) for s in steps)
 
 
 def test_text_names_every_step() -> None:

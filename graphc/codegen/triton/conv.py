@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...dtypes import dtype
+from ...dtypes import bfloat16, dtype, float16, float32
 from ...ir.node import Aval
 from ..loop_ir import Kernel
 from ..native.contraction import Product
@@ -26,6 +26,11 @@ from .compiler import Target
 from .printer import Printed, X, Y
 from .tiling import WIDE
 
+_SINGLE = ((128, 64, 16, 8, 3), (64, 128, 16, 8, 3), (64, 64, 16, 4, 3), (64, 32, 32, 4, 3), (32, 64, 16, 4, 3),
+           (32, 32, 32, 4, 3), (16, 64, 16, 4, 3), (64, 16, 32, 4, 3))
+_HALF = ((128, 64, 32, 8, 3), (64, 128, 32, 8, 3), (64, 64, 32, 8, 3), (32, 64, 32, 4, 3), (64, 32, 32, 4, 3),
+         (32, 32, 32, 4, 3), (16, 64, 32, 4, 3), (64, 16, 32, 4, 3))
+CANDIDATES = {float32: _SINGLE, float16: _HALF, bfloat16: _HALF}  # compiled for sm_80 and sm_90: none spills
 NAMES = ("conv", "conv_input_grad", "conv_weight_grad")
 
 
@@ -84,7 +89,7 @@ def problem(name: str, attrs: Any, ins: Sequence[Aval], result: Aval) -> Problem
 
 def choose(c: Problem, dt: dtype, target: Target) -> matmul.Tile:
     """Block sizes; only the weight's gradient is summed in parts."""
-    t = matmul.choose(c.product, dt, target)
+    t = matmul.choose(c.product, dt, target, candidates=CANDIDATES.get(dt))
     return t if c.kind == "conv_weight_grad" else matmul.Tile(t.m, t.n, t.k, t.warps, t.stages, 1)
 
 

@@ -67,11 +67,12 @@ def is_narrow(p: Product, dt: dtype, offsets: tuple[int, int] = (0, 0)) -> bool:
     return False
 
 
-def choose(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0)) -> Tile:
+def choose(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0),
+           candidates: Sequence[tuple[int, int, int, int, int]] | None = None) -> Tile:
     """The tile with the least estimated time: full waves of programs, each step limited by arithmetic or by loads."""
     best, least = None, math.inf
     batch = math.prod(p.batch)
-    for bm, bn, bk, warps, stages in CANDIDATES[dt][is_narrow(p, dt, offsets)]:
+    for bm, bn, bk, warps, stages in candidates or CANDIDATES[dt][is_narrow(p, dt, offsets)]:
         if stages * (bm + bn) * bk * dt.itemsize > target.shared_limit:
             continue
         tiles = -(-p.m // bm) * -(-p.n // bn) * batch
