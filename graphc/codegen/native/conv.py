@@ -241,7 +241,7 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     if not fused:
         image = made(ctx, image)
     sums: Hashable = (ctx.unique, "sums")
-    count = z.groups * tiles * rows_all * kw * block
+    count = z.groups * tiles * row_tiles * rows * kw * block
     shape = conv_weight.Shape(rows, cols, vectors, z.stride[2], z.dilation[2] if kw > 1 else 1, fused)
     symbol, text = conv_weight.sums_kernel(ctx.dt.name, ctx.width, shape)
     numbers = (parts, per_part, z.groups, tiles, row_blocks, z.n, *z.out, rows_all, kd, kh, kw, n_chunk, y_chunk, image.n,
@@ -255,8 +255,8 @@ def _weight_grad(ctx: Context, z: _Geometry, x: Hashable, g: Hashable, out: Hash
     ctx.jobs.append(Job(symbol, text, pointers, numbers, {pointers[0], packed}, {sums}, fused * scratch,
                         count * z.n * volume // 4, own={sums: parts * count * size}))
     symbol, text = conv_weight.gather_kernel(ctx.dt.name, ctx.width)
-    ctx.jobs.append(Job(symbol, text, [sums, out], (parts, z.groups, tiles, lanes, rows_all * kw, block), {sums}, {out},
-                        work=parts * count // 4))
+    numbers = (parts, z.groups, tiles, lanes, rows_all * kw, row_tiles * rows * kw, block)
+    ctx.jobs.append(Job(symbol, text, [sums, out], numbers, {sums}, {out}, work=parts * count // 4))
 
 
 def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tuple[float, tuple[int, int, int]]:
@@ -264,7 +264,7 @@ def _sums_tile(lanes: int, rows_all: int, kw: int, width: int, bits: int) -> tup
     budget, registers = (28, 32) if bits == 512 else (12, 16)
     best: tuple[float, tuple[int, int, int]] | None = None
     for vectors in (4, 3, 2, 1):
-        for cols in range(min(kw, budget // vectors), 0, -1):
+        for cols in [k for k in range(min(kw, budget // vectors), 0, -1) if kw % k == 0]:
             for rows in range(1, min(rows_all, 8, budget // (cols * vectors)) + 1):
                 p = rows * cols
                 if p * vectors + vectors + 1 > registers:

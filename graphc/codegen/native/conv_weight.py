@@ -36,8 +36,8 @@ class Shape(NamedTuple):
 def sums_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
     """(symbol, text). Words: input, packed gradient [n, g, tile, z, y, x, lane], sums, then :data:`WORDS` (in elements).
 
-    The sums are [part, g, tile, c, h, i, j, lane]. Parts and chunks count planes (n, z) as images.
-    A bordered kernel has a fourth pointer, scratch, and at the end ``conv_pack.COPY_WORDS``, the channels of a task at most and
+    The sums are [part, g, tile, (c, h, i), j, lane], the triple padded to whole tiles; ``cols`` divides kw. Parts and chunks
+    count planes (n, z) as images. A bordered kernel has a fourth pointer, scratch, and at the end ``conv_pack.COPY_WORDS``, the channels of a task at most and
     bytes of scratch a thread.
     """
     symbol = f"conv_sums_{name}_{width}_" + "_".join(str(int(x)) for x in shape)
@@ -55,6 +55,7 @@ class _Sums:
         first, names = (4, (*WORDS, *COPY_WORDS, "channels", "bytes")) if shape.bordered else (3, WORDS)
         z = self.word = {name: f.arg(first + k) for k, name in enumerate(names)}
         self.row_tiles = f.ceil_div(z["rows"], shape.rows)
+        self.row_pitch = f.mul(self.row_tiles, str(shape.rows))
         self.row_per = f.ceil_div(self.row_tiles, z["row_blocks"])
         self.blocks = f.mul(z["groups"], z["tiles"])
         self.g_y = f.mul(z["b"], str(self.block))  # of the packed gradient: one row of one block of channels
@@ -78,7 +79,7 @@ class _Sums:
         group = f.div(ob, z["tiles"])
         src = f.at(s, self.src, f.add(z["in_off"], f.mul(group, z["in_g"])))
         g = f.at(s, self.g, f.mul(ob, self.g_o))
-        dst = f.at(s, self.dst, f.mul(f.add(f.mul(part, self.blocks), ob), f.mul(self.sum_row, z["rows"])))
+        dst = f.at(s, self.dst, f.mul(f.add(f.mul(part, self.blocks), ob), f.mul(self.sum_row, self.row_pitch)))
         if self.shape.bordered:
             src = self.scratch
         n_lo = f.mul(part, z["per_part"])
@@ -89,7 +90,7 @@ class _Sums:
         self.first_channel = self.first_image = "0"
         if self.shape.bordered:
             per = f.mul(z["kd"], z["kh"])
-            top = f.sub(z["rows"], str(self.shape.rows))
+            top = f.sub(z["rows"], "1")
             self.first_channel = f.div(f.min(f.mul(r_lo, str(self.shape.rows)), top), per)
             last = f.ceil_div(f.min(f.mul(r_hi, str(self.shape.rows)), z["rows"]), per)
             raw = f.at(s, self.src, f.add(f.mul(group, z["raw_g"]), f.mul(self.first_channel, f.mul(z["raw_h"], z["raw_w"]))))
@@ -113,16 +114,15 @@ class _Sums:
 
     def chunk(self, ns: tuple[str, str], ys: tuple[str, str], tiles: tuple[str, str], src: str, g: str, dst: str,
               seen: str) -> None:
-        """All tiles of a task over one chunk of positions; tiles at an edge move back inside and give the same again."""
+        """All tiles of a task over one chunk of positions. Rows too many repeat the last one; their sums are not used."""
         f, z, shape = self.f, self.word, self.shape
         masks = f.splat(vec(self.width, "i1"), seen)
 
         def rows(t: str) -> None:
-            first = f.max(f.min(f.mul(t, str(shape.rows)), f.sub(z["rows"], str(shape.rows))), "0")
+            first = f.mul(t, str(shape.rows))
 
             def cols(j: str) -> None:
-                left = f.min(j, f.sub(z["kw"], str(shape.cols)))
-                self.tile(first, left, ns, ys, src, g, dst, masks)
+                self.tile(first, j, ns, ys, src, g, dst, masks)
 
             f.loop("0", z["kw"], cols, step=shape.cols)
 
@@ -135,7 +135,7 @@ class _Sums:
         at = [f.add(first, str(r)) for r in range(shape.rows)]
         places = [f.at(s, dst, f.add(f.mul(r, self.sum_row), f.mul(left, str(self.block)))) for r in at]
         inputs = []
-        for r in at:
+        for r in [f.min(r, f.sub(z["rows"], "1")) for r in at]:
             plane, i = f.div(f.rem(r, self.kd_kh), z["kh"]), f.rem(r, z["kh"])
             channel = f.sub(f.div(r, self.kd_kh), self.first_channel)
             line = f.add(f.mul(channel, z["in_c"]), f.add(f.mul(plane, z["in_kz"]), f.mul(i, z["in_ky"])))
@@ -180,20 +180,20 @@ class _Sums:
 def gather_kernel(name: str, width: int) -> tuple[str, str]:
     """(symbol, text): dst[g * lanes + tile * block + lane, k] = src[0, g, tile, k, lane] + src[1, ...] + ... in that order.
 
-    Words: src, dst, parts, groups, tiles, lanes of a group, K, block (a multiple of ``width``).
+    Words: src, dst, parts, groups, tiles, lanes of a group, K, values of k in the source, block (a multiple of ``width``).
     """
     symbol = f"conv_gather_{name}_{width}"
     f, s, ty = Function(symbol), scalar_type(name), vec(width, scalar_type(name))
     src, dst = f.arg(0, "ptr"), f.arg(1, "ptr")
-    parts, groups, tiles, lanes, k_count, block = (f.arg(2 + k) for k in range(6))
+    parts, groups, tiles, lanes, k_count, k_pitch, block = (f.arg(2 + k) for k in range(7))
     vectors, k_tiles = f.div(block, str(width)), f.ceil_div(k_count, width)
-    part = f.mul(f.mul(f.mul(groups, tiles), k_count), block)
+    part = f.mul(f.mul(f.mul(groups, tiles), k_pitch), block)
     lo, hi = f.share(f.mul(f.mul(f.mul(groups, tiles), vectors), k_tiles))
 
     def one(t: str) -> None:
         k, t = f.mul(f.rem(t, k_tiles), str(width)), f.div(t, k_tiles)
         v, t = f.mul(f.rem(t, vectors), str(width)), f.div(t, vectors)
-        at = f.at(s, src, f.add(f.mul(f.mul(t, k_count), block), v))
+        at = f.at(s, src, f.add(f.mul(f.mul(t, k_pitch), block), v))
         first = f.add(f.mul(f.rem(t, tiles), block), v)
         left, rest = f.sub(lanes, first), f.sub(k_count, k)
         rows = [f.mul(f.min(f.add(k, str(j)), f.sub(k_count, "1")), block) for j in range(width)]
