@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..version import __version__ as __version__
+
 
 def __getattr__(name: str) -> Any:
     import importlib
