@@ -111,6 +111,8 @@ def floordiv(a: Ix, d: int, ext: Sequence[int]) -> Ix:
     lo, hi = bounds(r, ext)
     if lo // d == hi // d:
         return Ix(q.const + lo // d, q.terms)
+    if lo < 0:  # printers divide without sign: what is divided must not be negative
+        q, r = Ix(q.const + lo // d, q.terms), Ix(r.const - lo // d * d, r.terms)
     big, _, g = _coarse(r, d, ext)
     return add(q, floordiv(big, d // g, ext) if g == d else Ix(0, ((("//", big, d // g), 1),)))
 
@@ -139,6 +141,8 @@ def mod(a: Ix, d: int, ext: Sequence[int]) -> Ix:
     lo, hi = bounds(r, ext)
     if lo // d == hi // d:
         return Ix(r.const - (lo // d) * d, r.terms)
+    if lo < 0:
+        r = Ix(r.const - lo // d * d, r.terms)
     big, small, g = _coarse(r, d, ext)
     return small if g == d else add(small, Ix(0, ((("%", big, d // g), g),)))
 

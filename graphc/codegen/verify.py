@@ -134,6 +134,8 @@ class _Verifier:
                     self.need(s.op == "check" and s.attr[0] == atom[2], f"%{atom[1]} is no index below {atom[2]}")
                 else:
                     self.need(atom[0] in ("//", "%") and atom[2] > 0, f"unknown atom {atom[0]} {atom[2]}")
+                    least = index.bounds(atom[1], self.k.extents)[0]  # printers divide without sign
+                    self.need(least >= 0, f"a numerator may be {least}: {index.text(e)}")
                     stack.append(atom[1])
 
     def guards(self, guards: Sequence[Guard]) -> None:

@@ -519,6 +519,12 @@ def iota(g: Grower) -> int:
     s = g.emit("iota", (), (n, dt, CPU), Exact(float(n), 0))
     if g.chance(.4):
         s = g.emit("reshape", (s,), ((n, 1),), Exact(float(n), 0))
+    elif g.chance(.5) and n > 3:  # its reversal, split or shifted: quotients of an index used as a value
+        s = g.emit("slice", (s,), ((n - 1,), (-1,), (-1,)), Exact(float(n), 0))
+        d = int(g.pick([d for d in range(1, n + 1) if n % d == 0]))
+        s = g.emit("reshape", (s,), ((n // d, d),), Exact(float(n), 0))
+        if g.chance(.5):
+            s = g.emit("slice", (s,), ((n // d - 1, 0), (-1, d), (-1, 1)), Exact(float(n), 0))
     return s
 
 

@@ -98,6 +98,15 @@ def test_pieces_of_a_concatenation_in_another_order() -> None:
     harness.check(g.b.graph(outs), g.arrays)
 
 
+def test_quotients_of_a_reversed_index_used_as_values() -> None:
+    """Diagonals of a reversed reshape: (15 - i) // 4 == (15 - i) % 4."""
+    g = grower((16,))
+    i = g.emit("iota", (), (4, int64, programs.CPU))
+    eye = g.emit("eq", (g.emit("reshape", (i,), ((4, 1),)), i))
+    back = g.emit("slice", (g.emit("reshape", (eye,), ((16,),)),), ((15,), (-1,), (-1,)))
+    harness.check(g.b.graph((back, g.emit("where", (back, 0, g.emit("neg", (0,)))))), g.arrays)
+
+
 # ---------------------------------------------------------------------------------------------------------- the verifier
 def softmax_kernel() -> Kernel:
     """Rows of 7 of a 5 x 7 matrix: maximum, sum of exponentials, quotient."""
