@@ -394,7 +394,7 @@ def tidy(k: Kernel) -> Kernel:
         hit = next((h for h in hits if h[1] >= NARROW or not _is_contiguous(k, h[0])), None)
         if hit is None:
             break
-        k = _split(k, *hit)
+        k = split_axis(k, *hit)
     return _merge(_ordered(k))
 
 
@@ -403,7 +403,8 @@ def _is_contiguous(k: Kernel, d: int) -> bool:
     return any(index.coefficient(st.access.ix, d) == 1 for st in k.stores)
 
 
-def _split(k: Kernel, d: int, size: int) -> Kernel:
+def split_axis(k: Kernel, d: int, size: int) -> Kernel:
+    """The kernel with axis ``d`` as two, the inner one of ``size``."""
     ext = (*k.extents[:d], k.extents[d] // size, size, *k.extents[d + 1:])
     new = {v: index.var(v if v < d else v + 1) for v in range(len(k.extents)) if v != d}
     new[d] = index.add(index.scale(index.var(d), size), index.var(d + 1))

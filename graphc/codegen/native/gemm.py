@@ -4,10 +4,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from ...dtypes import dtype
+from ..loop_ir import Kernel
 from .gemm_dots import dots
-from .gemm_kernel import DTYPES, product_kernel
+from .gemm_kernel import DTYPES, fused_kernel, product_kernel
 from .gemm_operand import Operand
 from .gemm_pack import pack_kernel, sum_kernel
 from .jobs import Job
@@ -47,11 +49,12 @@ class _Problem:
 
 
 def gemm_jobs(dt: dtype | str, batch: tuple[int, ...], m: int, n: int, k: int, a: Operand, b: Operand, out: Hashable,
-              unique: Hashable, vector_bits: int, nthreads_hint: int = 2) -> list[Job]:
+              unique: Hashable, vector_bits: int, nthreads_hint: int = 2, epilogue: Kernel | None = None) -> list[Job]:
     """Jobs, in order, that write the contiguous C[batch, m, n] = A B at key ``out``.
 
     ``dt`` is float32, float64, bfloat16 or float16; the 16-bit ones accumulate in float32 and are rounded once. Own buffers
     are named (unique, "a"), (unique, "b"), (unique, "c"). Neither the jobs nor their results depend on ``nthreads_hint``.
+    With an ``epilogue`` (see :func:`takes_epilogue`) that kernel's results are written instead; it reads C as slot ``out``.
     """
     name = dt if isinstance(dt, str) else dt.name
     p = _Problem(name, "float64" if name == "float64" else "float32", batch, m, n, k, out, unique, vector_bits)
@@ -71,8 +74,17 @@ def gemm_jobs(dt: dtype | str, batch: tuple[int, ...], m: int, n: int, k: int, a
     else:
         a_tile = rows * a.row
     packed = "float32" if name in ("bfloat16", "float16") else name
-    jobs += _product(p, packed, rows, vectors, a, a_tile, b, b_panel)
+    jobs += _product(p, packed, rows, vectors, a, a_tile, b, b_panel, epilogue)
     return jobs
+
+
+def takes_epilogue(dt: dtype, batch: tuple[int, ...], m: int, n: int, k: int, vector_bits: int) -> bool:
+    """Whether a product is finished tile by tile, in its own dtype, so that an epilogue can follow."""
+    p = _Problem(dt.name, dt.name, batch, m, n, k, None, None, vector_bits)
+    if dt.name not in ("float32", "float64") or min(m, n) < 2 or k < 1 or not p.size:
+        return False
+    rows, vectors = tile_shape(p)
+    return k_parts(p, -(-m // rows) * -(-n // (p.width * vectors))) == 1
 
 
 def tile_shape(p: _Problem) -> tuple[int, int]:
@@ -121,7 +133,8 @@ def _pack(p: _Problem, jobs: list[Job], x: Operand, which: str, strides: tuple[i
     return Operand(key, 0, tuple(at), *((span, 1) if which == "b" else (1, span)))
 
 
-def _product(p: _Problem, dt: str, rows: int, vectors: int, a: Operand, a_tile: int, b: Operand, b_panel: int) -> list[Job]:
+def _product(p: _Problem, dt: str, rows: int, vectors: int, a: Operand, a_tile: int, b: Operand, b_panel: int,
+             epilogue: Kernel | None) -> list[Job]:
     """The kernel over packed or plain operands, and the sum of its parts if k is split."""
     tiles, panels = -(-p.m // rows), -(-p.n // (p.width * vectors))
     parts = k_parts(p, tiles * panels)
@@ -130,12 +143,22 @@ def _product(p: _Problem, dt: str, rows: int, vectors: int, a: Operand, a_tile: 
     m_tasks, n_tasks = task_grid(p, tiles, panels, parts, rows * min(k_part, k_block) * p.itemsize)
     split = parts > 1
     key: Hashable = (p.unique, "c")
-    symbol, text = product_kernel(dt, p.acc if split else p.dt, rows, vectors, p.bits)
-    needs_sums = split or p.dt != p.acc and k_part > k_block
+    needs_sums = split or (p.dt != p.acc or epilogue is not None) and k_part > k_block
     to = key if split else p.out
     words = (p.m, p.n, p.k, k_block, tiles, panels, m_tasks, n_tasks, p.matrices, parts, k_part, a.offset, a_tile, a.row, a.col,
              b.offset, b_panel, b.row, len(p.batch), *_axes(p.batch, a.batch, b.batch))
     own = {key: parts * p.size * p.itemsize} if needs_sums else {}
+    if epilogue is not None:
+        symbol, text, numbers = fused_kernel(dt, rows, vectors, p.bits, epilogue, p.out)  # type: ignore[arg-type]
+        names: list[Any] = [x.slot for x in epilogue.buffers]
+        product = next(i for i in epilogue.reads if names[i] == p.out)
+        reads = {names[i] for i in epilogue.reads if i != product}
+        writes = {names[i] for i in epilogue.writes}
+        names[product] = a.key  # never followed
+        sums: Hashable = key if needs_sums else a.key
+        return [Job(symbol, text, [a.key, b.key, a.key, sums, *names, "err", "scratch"], (*numbers, *words),
+                    {a.key, b.key, *reads}, writes, own=own, work=p.size * p.k // 4, epilogue=epilogue)]
+    symbol, text = product_kernel(dt, p.acc if split else p.dt, rows, vectors, p.bits)
     jobs = [Job(symbol, text, [a.key, b.key, to, key if needs_sums else to], words, {a.key, b.key}, {to}, own=own,
                 work=p.size * p.k // 4)]
     if split:

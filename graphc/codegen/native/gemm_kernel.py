@@ -9,9 +9,13 @@ ACM TOMS 34(3), 2008.
 """
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 
 from ...dtypes import bfloat16, float16, float32, float64
+from ..loop_ir import Kernel
+from . import vmath
+from .epilogue import Epilogue
 from .llvm import Function, byte_size, module, scalar_of, vec
 from .opcodes import load_convert, memory_type, rounded, store_convert
 
@@ -64,20 +68,35 @@ def product_kernel(dt: str, out: str, rows: int, vectors: int, bits: int) -> tup
     return symbol, module([_Product(symbol, dt, out, rows, vectors, bits).f])
 
 
+def fused_kernel(dt: str, rows: int, vectors: int, bits: int, k: Kernel, slot: int) -> tuple[str, str, tuple[int, ...]]:
+    """(symbol, text, numbers) of a product whose tiles pass through ``k``, which reads the product as ``slot``. Argument
+    block: A, B, unused, partial sums; the pointers of ``k``'s buffers, error block and scratch; ``numbers``; then WORDS."""
+    width = bits // (8 * byte_size(register_scalar(dt)))
+    e = Epilogue(k, slot, width * vectors, bits, "EPILOGUE")
+    words = len(k.buffers) + 2 + len(e.numbers)
+    body = module([_Product("KERNEL", dt, dt, rows, vectors, bits, words).f, e.f], vmath.definitions(e.f.helpers))
+    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+    symbol = f"mm_{dt}_{rows}x{vectors}_{k.name.split('_', 1)[-1][:32]}_{digest}"
+    return symbol, body.replace("@KERNEL(", f"@{symbol}(").replace("@EPILOGUE(", f"@{symbol}_tile("), tuple(e.numbers)
+
+
 class _Product:
     """Prints the kernel: threads share tasks (part of k, matrix, column group, row group)."""
 
-    def __init__(self, symbol: str, dt: str, out: str, rows: int, vectors: int, bits: int):
+    def __init__(self, symbol: str, dt: str, out: str, rows: int, vectors: int, bits: int, epilogue: int = 0):
+        """``epilogue``: words of the argument block of the function every tile passes through, 0 for none."""
         self.dt, self.out, self.rows, self.vectors = dt, out, rows, vectors
+        self.epilogue, self.first_word = epilogue, 4 + epilogue
         self.scalar = register_scalar(dt)
         self.width = bits // (8 * byte_size(self.scalar))
         self.ty = vec(self.width, self.scalar)
         self.size = byte_size(memory_type(DTYPES[dt]))
-        self.in_place = scalar_of(memory_type(DTYPES[out])) == self.scalar  # C itself holds partial sums
+        self.in_place = not epilogue and scalar_of(memory_type(DTYPES[out])) == self.scalar  # C itself holds partial sums
         f = self.f = Function(symbol)
         self.a, self.b, self.c, self.partial = (f.arg(i, "ptr") for i in range(4))
-        self.w = {name: f.arg(4 + i) for i, name in enumerate(WORDS)}
+        self.w = {name: f.arg(self.first_word + i) for i, name in enumerate(WORDS)}
         w = self.w
+        self.stack = f.alloca(self.scalar, rows * vectors * self.width) if epilogue else ""
         self.per_matrix = f.mul(w["m_tasks"], w["n_tasks"])
         self.per_part = f.mul(self.per_matrix, w["matrices"])
         lo, hi = f.share(f.mul(self.per_part, w["parts"]))
@@ -91,9 +110,10 @@ class _Product:
         col, row = f.div(t, w["m_tasks"]), f.rem(t, w["m_tasks"])
         first_k = f.mul(part, w["k_part"])
         last_k = f.min(w["k"], f.add(first_k, w["k_part"]))
-        a, b = batch_offsets(f, matrix, 4 + len(WORDS), w["rank"], 2)
+        a, b = batch_offsets(f, matrix, self.first_word + len(WORDS), w["rank"], 2)
         a, b = f.add(a, w["a_offset"]), f.add(b, w["b_offset"])
         c = f.mul(f.add(f.mul(part, w["matrices"]), matrix), f.mul(w["m"], w["n"]))
+        self.first_row = f.mul(matrix, w["m"])
         p0, i0 = self.cut(col, w["n_tasks"], w["panels"]), self.cut(row, w["m_tasks"], w["tiles"])
         p1 = self.cut(f.add(col, "1"), w["n_tasks"], w["panels"])
         i1 = self.cut(f.add(row, "1"), w["m_tasks"], w["tiles"])
@@ -114,6 +134,7 @@ class _Product:
         f, w, mt = self.f, self.w, vec(self.width, "i1")
         col = f.mul(p, str(self.width * self.vectors))
         left = f.sub(w["n"], col)
+        self.col, self.cols = col, f.min(left, str(self.width * self.vectors))
         masks = [f.lane_mask(self.width, f.max(f.sub(left, str(v * self.width)), "0")) for v in range(self.vectors)]
         older = f.splat(mt, f.cmp("sgt", "i64", block[0], part[0]))
         seen = [f.op("and", mt, x, older) for x in masks]
@@ -137,7 +158,7 @@ class _Product:
             p = f.at(self.scalar, sums, c_rows[r])
             acc += [f.load(ty, f.at(self.scalar, p, str(v * W)), seen[v]) for v in range(self.vectors)]
         acc = self.multiply(a_rows, b, f.sub(block[1], block[0]), acc, masks)
-        self.finish(sums, c_rows, acc, masks, last)
+        self.finish(sums, c_rows, acc, masks, last, first)
 
     def multiply(self, a_rows: list[str], b: str, count: str, acc: list[str], masks: list[str]) -> list[str]:
         """``count`` steps of k added to the accumulators."""
@@ -163,7 +184,7 @@ class _Product:
         """Address ``offset`` bytes further."""
         return self.f.at("i8", p, offset)
 
-    def finish(self, sums: str, c_rows: list[str], acc: list[str], masks: list[str], last: str) -> None:
+    def finish(self, sums: str, c_rows: list[str], acc: list[str], masks: list[str], last: str, first: str) -> None:
         """Store a tile: to C after the last block of k, before that to where partial sums are kept."""
         f = self.f
 
@@ -177,6 +198,20 @@ class _Product:
             put(self.out, self.c)
             return
         with f.when(last):
-            put(self.out, self.c)
+            if self.epilogue:
+                self.pass_on(acc, first)
+            else:
+                put(self.out, self.c)
         with f.when(f.op("xor", "i1", last, "true")):
             put("float64" if self.scalar == "double" else "float32", sums)
+
+    def pass_on(self, acc: list[str], first: str) -> None:
+        """Hand a finished tile, on the stack, to the epilogue."""
+        f, span = self.f, self.width * self.vectors
+        for i, x in enumerate(acc):
+            r, v = divmod(i, self.vectors)
+            f.store(self.ty, x, f.at(self.scalar, self.stack, str(r * span + v * self.width)))
+        args = f.let("getelementptr i64, ptr %args, i64 4")
+        rows = f.min(str(self.rows), f.sub(self.w["m"], first))
+        f.emit(f"call void @EPILOGUE(ptr {args}, ptr {self.stack}, i64 {f.add(self.first_row, first)}, i64 {rows}, "
+               f"i64 {self.col}, i64 {self.cols})")

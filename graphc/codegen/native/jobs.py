@@ -42,10 +42,13 @@ class Job:
     checks: bool = False  # may report an index out of range
     kernel: Kernel | None = None
     own: dict[Key, int] = field(default_factory=dict)  # buffers of its own: bytes
+    epilogue: Kernel | None = None  # what a product's tiles pass through on their way to memory
 
     @property
     def label(self) -> str:
         """Readable form."""
+        if self.epilogue is not None:
+            return f"{self.symbol}, its tiles through {to_text(self.epilogue)}"
         return self.symbol if self.kernel is None else to_text(self.kernel)
 
 

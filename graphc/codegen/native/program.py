@@ -132,11 +132,14 @@ class Program:
         self.first_donation = len(self.waves)
         for w in range(safe, len(self.waves)):
             for s in self.waves[w]:
-                if not isinstance(s, Job) or s.kernel is None:
+                k = (s.kernel or s.epilogue) if isinstance(s, Job) else None
+                if k is None:
                     continue
-                for out, slot in overwritable(s.kernel):
-                    if (out in outputs and writers[out] == 1 and slot in leaves and slot not in outputs and slot not in taken
-                            and out not in self.donor_of and self.avals[out] is self.avals[slot]
+                own = s.pointers[:4] if s.kernel is None else ()  # type: ignore[union-attr]  # a product's operands
+                for out, slot in overwritable(k):
+                    if (out in outputs and writers[out] == 1 and out not in self.donor_of and slot in leaves
+                            and slot not in outputs and slot not in taken and slot not in own
+                            and self.avals[out] is self.avals[slot]
                             and all(v < w or j == id(s) for v, j in readers[slot])):
                         self.donor_of[out] = leaves[slot]
                         taken.add(slot)

@@ -61,8 +61,9 @@ class Selector:
             item = self.sched.steps[first]
             if not isinstance(item, Kernel) or first in self.epilogues:
                 continue
-            views = [view_of(av, self.sched.views.get(s, (s, None))[1]) for s, av in zip(node.ins, node.in_avals)]
-            p = product(node.attrs, *node.in_avals, *views)
+            (a, b), (va, vb) = node.in_avals, [view_of(av, self.sched.views.get(s, (s, None))[1])
+                                               for s, av in zip(node.ins, node.in_avals)]
+            p = product(node.attrs, a, b, va, vb)
             if p is None or not takes_epilogue(node.avals[0].dtype, p.batch, p.m, p.n, p.k, self.bits):
                 continue
             k = matching(item, node.slot, p.n)
