@@ -168,11 +168,12 @@ class Stop(Exception):
 class World:
     """A program's state, the calls made on it, and the log of everything it shows."""
 
-    def __init__(self, torch: Any, compile: Callable[..., Any], seed: int, fresh: bool = False):
+    def __init__(self, torch: Any, compile: Callable[..., Any], seed: int, fresh: bool = False, rows: int = 3):
+        self.rows = rows
         self.torch, self.rnd, self.np = torch, random.Random(seed), np.random.default_rng(seed)
         torch.manual_seed(seed)
         self.state: dict[str, Any] = {"v0": self.floats(4), "v1": self.floats(4), "q0": self.floats(4, 4), "q1": self.floats(4, 4),
-                                      "m": self.floats(3, 4), "j": torch.tensor([3, 1, 4, 1])}
+                                      "m": self.floats(rows, 4), "j": torch.tensor([3, 1, 4, 1])}
         self.kept: list[Any] = []
         self.w, self.b = self.floats(4, 4).requires_grad_(), self.floats(4).requires_grad_()
         optims = torch.optim
@@ -193,9 +194,9 @@ class World:
         """x and v: fresh, or something the program already holds."""
         rnd = self.rnd
         if self.fresh:
-            return self.floats(3, 4), self.floats(4)
+            return self.floats(self.rows, 4), self.floats(4)
         if rnd.random() < 0.25:
-            self.state["m"] = self.floats(rnd.choice([2, 3]), 4)
+            self.state["m"] = self.floats(rnd.choice([self.rows - 1, self.rows]), 4)
         n = self.state["m"].shape[0]
         x = rnd.choice([lambda: self.floats(n, 4), lambda: self.state["m"], lambda: self.floats(n + 1, 4)[1:]])()
         v = rnd.choice([lambda: self.floats(4), lambda: self.state["v0"], lambda: self.b.data, lambda: self.state["q0"][1]])()
