@@ -73,6 +73,7 @@ def reset_accumulated_memory_stats(device: Any = None) -> None:
 def empty_cache() -> None:
     """Give cached memory of every device, and cached page-locked memory, back to the system."""
     for device in _devices.all_used():
+        device.arenas.clear()
         device.memory.empty_cache()
     host = _devices.host_memory_used()
     if host is not None:

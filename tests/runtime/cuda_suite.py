@@ -433,8 +433,11 @@ def test_cells_change_between_replays(kit):
     assert cells.turn == turn, "nothing new, nothing copied"
     with pytest.raises(ArgumentError, match="do not fit"):
         cells.write((1 << 70, 0, 0), stream)
-    with pytest.raises(ArgumentError, match="float16"):
-        Cells(D.get(), ("float16",))
+    with pytest.raises(ArgumentError, match="complex64"):
+        Cells(D.get(), ("complex64",))
+    halves = Cells(D.get(), ("float16", "bfloat16"))
+    halves.write((1.5, -2.25), stream)
+    assert got(halves.memory, 8, np.float16)[0] == 1.5 and got(halves.memory, 16, ml_dtypes.bfloat16)[8] == -2.25
     with pytest.raises(IndexError):
         cells.pointer(3)
 

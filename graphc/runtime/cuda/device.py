@@ -31,6 +31,7 @@ class Device:
                                 settle=self.synchronize, info=self.memory_info, where="CUDA")
         self.idle: dict[int, list[Any]] = {}  # stream handles by priority
         self.kernels: dict[str, Any] = {}  # loaded kernels by symbol; see launch.load
+        self.arenas: dict[Key, Any] = {}  # memory for intermediates by stream; see program.arena
         self.default = Stream._of(self, driver.legacy_stream())
 
     def _take(self, nbytes: int) -> int:

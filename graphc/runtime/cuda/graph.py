@@ -17,13 +17,14 @@ import numpy as np
 from ...errors import ArgumentError
 from . import buffer as buffers
 from .device import Device, Event, Stream, quietly, usable
-from .launch import LaunchList
+from .launch import LaunchList, pack
 
 KEPT = 4  # graphs a Replay keeps, one per set of addresses
 MIRRORS = 4  # host copies of the cells: how many steps the host may be ahead of the device
-_CELL = 8  # bytes
-_FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
-            "uint64": "Q", "float32": "f4x", "float64": "d"}
+CELL = 16  # bytes; kernels are compiled for addresses divisible by 16
+_FORMATS = {name: f"{code}{CELL - struct.calcsize('=' + code)}x" for name, code in {
+    "bool": "?", "uint8": "B", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint32": "I", "uint64": "Q",
+    "float16": "e", "bfloat16": "2s", "float32": "f", "float64": "d"}.items()}
 
 
 class Graph:
@@ -164,7 +165,7 @@ class Replay:
 
 
 class Cells:
-    """Run-time scalars in device memory: one 8-byte cell each, written by one small copy in front of a step.
+    """Run-time scalars in device memory: one 16-byte cell each, written by one small copy in front of a step.
 
     ``dtypes``: names such as "float32" or "int64", one per cell. ``pointer(k)`` is the address kernels read cell ``k`` from.
     """
@@ -175,7 +176,8 @@ class Cells:
         if unknown:
             raise ArgumentError(f"a cell cannot hold {unknown[0]} (known: {', '.join(_FORMATS)})")
         self.packer = struct.Struct("=" + "".join(_FORMATS[d] for d in self.dtypes))
-        self.nbytes = max(_CELL, self.packer.size)
+        self.halves = "bfloat16" in self.dtypes
+        self.nbytes = max(CELL, self.packer.size)
         self.memory = buffers.empty(self.nbytes, owner.index, stream, "scalars")
         self.mirrors = buffers.pinned((MIRRORS, self.nbytes), np.uint8, "scalars")
         self.events: list[Event | None] = [None] * MIRRORS
@@ -183,7 +185,7 @@ class Cells:
         self.last: bytes | None = None
 
     def pointer(self, k: int) -> int:
-        return self.memory.ptr + _CELL * range(len(self.dtypes))[k]
+        return self.memory.ptr + CELL * range(len(self.dtypes))[k]
 
     def write(self, values: Sequence[Any], stream: Stream) -> None:
         """Set all cells, in order with the stream's work; does nothing if they hold these values already.
@@ -191,6 +193,8 @@ class Cells:
         The cells belong to one stream's work at a time. Raises ArgumentError for values that do not fit.
         """
         try:
+            if self.halves:
+                values = [pack("bf16", v) if d == "bfloat16" else v for d, v in zip(self.dtypes, values)]
             data = self.packer.pack(*values)
         except (struct.error, OverflowError, TypeError) as error:
             raise ArgumentError(f"scalars {list(values)} do not fit {list(self.dtypes)}: {error}") from None
