@@ -155,6 +155,7 @@ VOLUMES = [
     ((5, 7, 20), (3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1), (1, 1, 1), 3, 3, 3),
     ((4, 3, 5), (1, 1, 1), (1, 1, 1), (0, 0, 0), (0, 0, 0), (1, 1, 1), 5, 33, 1),
     ((4, 3, 5), (1, 1, 1), (2, 2, 2), (0, 0, 0), (0, 0, 0), (1, 1, 1), 5, 33, 1),
+    ((1, 4, 7), (1, 1, 1), (2, 1, 3), (1, 0, 3), (0, 3, 0), (1, 1, 1), 32, 140, 2),  # one plane, all border
     ((1, 2, 2), (3, 1, 2), (3, 1, 1), (2, 1, 0), (3, 0, 1), (1, 1, 1), 2, 17, 1),
 ]
 
@@ -165,7 +166,7 @@ def test_three_axes(case: tuple, op: str) -> None:
     size, kernel, stride, lo, hi, dilation, c, o, groups = case
     rng = np.random.default_rng(2)
     attrs = (stride, lo, hi, dilation, groups)
-    x, f = rng.standard_normal((2, c, *size)), rng.standard_normal((o, c // groups, *kernel))
+    x, f = rng.standard_normal((9, c, *size)), rng.standard_normal((o, c // groups, *kernel))
     g = rng.standard_normal(OPS["conv"].eval_np(attrs, x, f).shape)
     at, arrays = {"conv": (attrs, [x, f]), "conv_input_grad": ((*attrs, size), [g, f]),
                   "conv_weight_grad": ((*attrs, kernel), [x, g])}[op]

@@ -164,7 +164,7 @@ def plain(image: Image) -> bool:
     """Whether a copy only adds a border to planes."""
     copy = image.copy
     return (copy is not None and copy.phases == 1 and copy.step == (1, 1, 1) and copy.size[0] == copy.shape[2] == 1
-            and min(copy.lo) >= 0)
+            and copy.lo[0] == 0 and min(copy.lo) >= 0)
 
 
 def copies_itself(ctx: Context, t: Taps, image: Image, filter_bytes: int) -> bool:

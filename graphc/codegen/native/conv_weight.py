@@ -36,9 +36,9 @@ class Shape(NamedTuple):
 def sums_kernel(name: str, width: int, shape: Shape) -> tuple[str, str]:
     """(symbol, text). Words: input, packed gradient [n, g, tile, z, y, x, lane], sums, then :data:`WORDS` (in elements).
 
-    The sums are [part, g, tile, (c, h, i), j, lane], the triple padded to whole tiles; ``cols`` divides kw. Parts and chunks
-    count planes (n, z) as images. A bordered kernel has a fourth pointer, scratch, and at the end ``conv_pack.COPY_WORDS``, the channels of a task at most and
-    bytes of scratch a thread.
+    The sums are [part, g, tile, (c, h, i), j, lane], the triple padded to whole tiles; ``cols`` divides kw. Parts and
+    chunks count planes (n, z) as images. A bordered kernel has a fourth pointer, scratch, and at the end
+    ``conv_pack.COPY_WORDS``, the channels of a task at most and bytes of scratch a thread.
     """
     symbol = f"conv_sums_{name}_{width}_" + "_".join(str(int(x)) for x in shape)
     return symbol, module([_Sums(symbol, name, width, shape).f])
