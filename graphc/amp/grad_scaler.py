@@ -7,10 +7,11 @@ of this one has long been computed.
 """
 from __future__ import annotations
 
+import warnings
 from collections import abc
 from typing import Any
 
-from .. import ops
+from .. import cuda, ops
 from ..autograd.mode import no_grad
 from ..dtypes import float16, float32, int32
 from ..ir.node import Value
@@ -44,6 +45,9 @@ class GradScaler:
 
     def __init__(self, device: str = "cuda", init_scale: float = 2.0**16, growth_factor: float = 2.0,
                  backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True):
+        if enabled and device == "cuda" and not cuda.is_available():
+            warnings.warn("torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.", stacklevel=2)
+            enabled = False
         self._device, self._enabled = device, enabled
         if enabled:
             assert growth_factor > 1.0, "The growth factor must be > 1.0."

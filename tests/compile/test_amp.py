@@ -209,6 +209,13 @@ def test_a_disabled_scaler_does_nothing() -> None:
     assert params(net) != before
 
 
+def test_a_scaler_for_an_absent_gpu_is_switched_off() -> None:
+    if graphc.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.warns(UserWarning, match="CUDA is not available"):
+        assert not GradScaler().is_enabled()
+
+
 def test_scaling_takes_nested_outputs() -> None:
     scaler = GradScaler("cpu", init_scale=4.0)
     a, (b,) = scaler.scale((graphc.ones(2), [graphc.ones(1, dtype=graphc.bfloat16)]))
