@@ -42,6 +42,10 @@ def _native_available() -> bool:
     return _Native.known
 
 
+# what a mistake of ours in fusion, selection or printing raises: never the user's problem
+_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+
+
 def build_plan(graph: Graph) -> Any:
     """A callable from bindings to output buffers, which keeps the graph it was built from in ``.graph``."""
     if config.DUMP:
@@ -61,7 +65,10 @@ def _native_program(graph: Graph) -> Any:
     from .native.program import Program
 
     try:
-        program = Program(graph)
+        try:
+            program = Program(graph)
+        except _BUGS as bug:
+            raise CompileError(f"internal error in the native back end ({type(bug).__name__}: {bug})") from bug
     except CompileError as error:
         if config.STRICT:
             raise

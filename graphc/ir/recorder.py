@@ -170,7 +170,7 @@ def apply_each(op: Op, rows: Sequence[tuple[Value, ...]], attrs: Any) -> list[tu
     point of the program before are recorded again as one block: an optimizer's step over its parameters."""
     reg = state.region
     slots = tuple([v.slot if v.region is reg else _bind(reg, v) for row in rows for v in row])
-    start, key = reg.cursor, (op, attrs, slots)
+    start, key, bound = reg.cursor, (op, attrs, slots), len(reg.bindings)
     block = start.blocks.get(key) if start.blocks and not (CASTS or reg.must_flush) else None
     if block is None:
         before, state.grad = state.grad, False
@@ -178,7 +178,7 @@ def apply_each(op: Op, rows: Sequence[tuple[Value, ...]], attrs: Any) -> list[tu
             made = [apply(op, row, attrs) for row in rows]
         finally:
             state.grad = before
-        if state.region is reg and not (CASTS or reg.must_flush):
+        if state.region is reg and len(reg.bindings) == bound and not (CASTS or reg.must_flush):
             if start.blocks is None or len(start.blocks) >= 8:
                 start.blocks = {}
             start.blocks[key] = reg.cursor, [tuple([(v.aval, v.slot) for v in outs]) for outs in made]

@@ -17,6 +17,7 @@ from ..errors import OutOfMemoryError
 LARGE = 1 << 18  # bytes; smaller arrays come from NumPy, which is as fast
 ALIGN = 64
 _KEEP = 1 << 26  # bytes that may always be kept
+_BITS = np.dtype(np.uint16)
 
 
 class _Pool:
@@ -50,7 +51,7 @@ class _Block:
                 pool.free.setdefault(self.size, []).append(self.raw)
 
 
-def _raw(nbytes: int) -> np.ndarray:
+def _raw(nbytes: int, what: str = "") -> np.ndarray:
     try:
         return np.empty(nbytes + ALIGN, np.uint8)
     except MemoryError:
@@ -58,14 +59,15 @@ def _raw(nbytes: int) -> np.ndarray:
     try:
         return np.empty(nbytes + ALIGN, np.uint8)
     except MemoryError:
-        raise OutOfMemoryError(f"out of memory: could not allocate {nbytes / 2**20:,.1f} MiB on the CPU; "
+        raise OutOfMemoryError(f"out of memory: could not allocate {nbytes / 2**20:,.1f} MiB{what} on the CPU; "
                                f"{_Pool.used / 2**20:,.1f} MiB are held by large tensors") from None
 
 
 def empty(shape: tuple[int, ...], dt: np.dtype) -> np.ndarray:
     """An uninitialised C-contiguous array; its memory is reused when the last reference goes."""
     nbytes = math.prod(shape) * dt.itemsize
-    if nbytes < LARGE or dt.kind == "V" or dt.char not in "?bBhHiIlLqQefdFD":
+    known = dt.char in "?bBhHiIlLqQefdFD"
+    if nbytes < LARGE or not known and dt.itemsize != 2:
         return np.empty(shape, dt)
     size = -(-nbytes // 65536) * 65536
     pool = _Pool
@@ -74,15 +76,14 @@ def empty(shape: tuple[int, ...], dt: np.dtype) -> np.ndarray:
         raw = stack.pop() if stack else None
         if raw is not None:
             pool.kept -= size
-        pool.used += size
+            pool.used += size
     if raw is None:
-        try:
-            raw = _raw(size)
-        except BaseException:
-            with pool.lock:
-                pool.used -= size
-            raise
-    return np.asarray(_Block(raw, size, shape, dt))
+        raw = _raw(size, f" for a tensor of shape {list(shape)} and dtype {dt.name}")
+        with pool.lock:
+            pool.used += size
+    if known:
+        return np.asarray(_Block(raw, size, shape, dt))
+    return np.asarray(_Block(raw, size, shape, _BITS)).view(dt)  # bfloat16, which the array interface cannot name
 
 
 def arena(nbytes: int) -> int:

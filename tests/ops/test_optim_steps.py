@@ -97,3 +97,16 @@ def test_amsgrad_needs_its_state():
     p = graphc.zeros(2)
     with pytest.raises(TypeError, match="max_exp_avg_sq"):
         S.adam_step(p, p, p, p, None, lr=1, beta1=0.9, beta2=0.9, eps=1, bias_correction1=1, bias_correction2_sqrt=1, amsgrad=True)
+
+
+def test_parameters_the_outside_holds_are_read_anew_every_step():
+    """Exported buffers are copied when read: blocks of steps must not forget such a copy."""
+    p, g = graphc.tensor(real(3, 5)), graphc.tensor(real(3, 5, seed=1))
+    ref = p.numpy().copy()
+    views = [p.numpy(), g.numpy()]
+    for i in range(4):
+        views[1][...] = i
+        S.sgd_step(p, g, None, lr=0.1)
+        ref -= np.float32(0.1) * np.float32(i)
+        flush("step")
+        np.testing.assert_allclose(views[0], ref, rtol=1e-6)

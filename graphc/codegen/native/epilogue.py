@@ -50,7 +50,8 @@ def storing(k: Kernel, slot: int) -> Kernel:
     value = next(i for i, s in enumerate(k.stmts) if s.op == "load" and s.attr.buffer == b)
     access = k.stmts[value].attr
     buffers = (*k.buffers, Buf(slot, k.buffers[b].dtype, k.buffers[b].size))
-    return Kernel(k.name, k.extents, k.kept, buffers, k.stmts, (*k.stores, Store(Access(len(buffers) - 1, access.ix, ()), value)))
+    store = Store(Access(len(buffers) - 1, access.ix, ()), value)
+    return Kernel(k.name, k.extents, k.kept, buffers, k.stmts, (*k.stores, store))
 
 
 class Epilogue(Printer):

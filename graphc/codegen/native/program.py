@@ -29,6 +29,7 @@ from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
 from ..fuse import Schedule, schedule, total_bytes
 from ..split import split_reductions
+from ..verify import verify_schedule
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
 from .printed import where
 from .select import Selector
@@ -56,6 +57,8 @@ class Program:
     def __init__(self, graph: Graph):
         self.graph = graph = split_reductions(graph)
         self.schedule: Schedule = schedule(graph)
+        if config.VERIFY:
+            verify_schedule(graph, self.schedule)
         self.avals = graph.slot_avals()
         self.inputs = graph.inputs
         self.steps: list[Step] = Selector(graph, self.schedule).all()
@@ -361,8 +364,13 @@ class Program:
             if not a.flags.c_contiguous:
                 objects = [np.ascontiguousarray(a) for a in objects]
                 break
-        for donor, new in self.fresh:
-            objects.append(bindings[donor].buffer if donor in free else new())
+        try:
+            for donor, new in self.fresh:
+                objects.append(bindings[donor].buffer if donor in free else new())
+        except OutOfMemoryError as error:
+            results = sum(self.avals[x].nbytes for x in dict.fromkeys(self.outputs) if x in self.wave_of)
+            raise OutOfMemoryError(f"{error}; results of this plan need {results / 2**20:,.1f} MiB, its intermediates "
+                                   f"{self.arena_bytes / 2**20:,.1f} MiB at once") from None
         objects += [None] * (self.n_objects - len(objects))
         for st in self.stretches:
             if isinstance(st, Stretch):
