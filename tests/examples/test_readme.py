@@ -40,7 +40,7 @@ def test_program(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     loss, *explained = done.stdout.splitlines()
     assert 1.0 < float(loss) < 5.0  # about ln 10 before any training
-    assert explained[:3] == ["calls: 1", "plans built: 1", "graph breaks: 0"]
+    assert explained[:4] == ["calls: 1", "plans built: 1", "recompiled: 0 calls", "graph breaks: 0"]
     assert f"{script}:" in done.stdout  # the graph names the user's lines
 
 
