@@ -34,7 +34,7 @@ def same(interpreter, name, arrays, attrs, tol: float = 1e-5, exact: bool = Fals
     for g, w in zip(got, run_graph(graph, arrays)):
         assert g.dtype == w.dtype and g.shape == w.shape
         if exact or w.dtype.kind in "biu":
-            np.testing.assert_array_equal(g, w)
+            np.testing.assert_array_equal(*[a if w.dtype.kind in "biu" else a.astype(np.float64) for a in (g, w)])
         else:
             np.testing.assert_allclose(g.astype(np.float64), w.astype(np.float64), rtol=tol, atol=tol)
 
@@ -45,20 +45,20 @@ def values(r, shape, dt: dtype):
     return r.uniform(-2, 2, shape).astype(dt.np) if dt.is_floating_point else r.integers(-9, 9, shape).astype(dt.np)
 
 
-@pytest.mark.parametrize("mode", ["add", "mul", "max", "min", "set"])
-@pytest.mark.parametrize("dt", [float32, float64, bfloat16, float16, int64, int32, bool_], ids=str)
+MODES = [(m, float32) for m in ("add", "mul", "max", "min", "set")] + [
+    ("add", d) for d in (float64, bfloat16, float16, int64, bool_)] + [("max", int32), ("min", int64), ("mul", bfloat16), ("set", bool_)]
+
+
+@pytest.mark.parametrize(("mode", "dt"), MODES, ids=str)
 def test_take_put(mode: str, dt, interpreter) -> None:
     r = np.random.default_rng(len(mode))
     for shape, axis, idx in (((9, 5), 0, (12,)), ((2, 7, 3), 1, (3, 4)), ((30,), 0, (50,)), ((3, 4, 6), 2, (5,))):
-        if dt is bool_ and mode in ("max", "min"):
-            continue
         i = r.integers(-shape[axis], shape[axis], idx)
         src = (*shape[:axis], *idx, *shape[axis + 1:])
         same(interpreter, "take_put", [values(r, shape, dt), i, values(r, src, dt)], (axis, mode, True), TOL.get(dt, 0))
 
 
-@pytest.mark.parametrize("mode", ["add", "mul", "max", "min", "set"])
-@pytest.mark.parametrize("dt", [float32, bfloat16, int64], ids=str)
+@pytest.mark.parametrize(("mode", "dt"), MODES[:5] + [("add", bfloat16), ("max", int64)], ids=str)
 def test_scatter(mode: str, dt, interpreter) -> None:
     """Indices smaller than the base, sources larger than the indices."""
     r = np.random.default_rng(len(mode))
@@ -85,6 +85,70 @@ def test_index_out_of_range(bad: int, interpreter) -> None:
     arrays = [np.zeros((7, 2), np.float32), np.array([1, bad, 2]), np.ones((3, 2), np.float32)]
     with pytest.raises(IndexFault):
         run_plan(interpreter, graph_of("take_put", arrays, (0, "add", True)), arrays)
+
+
+@pytest.mark.parametrize(("kind", "dt"), [*[(k, float32) for k in ("add", "mul", "max", "min", "logaddexp")], ("add", float64),
+                                          ("add", bfloat16), ("add", int64), ("max", int32), ("mul", int64)], ids=str)
+def test_scan(kind: str, dt, interpreter) -> None:
+    """Axes in front and behind, from both ends, rows longer than a block."""
+    r = np.random.default_rng(len(kind))
+    for shape, axis, reverse in (((5, 40), 1, False), ((5, 40), 1, True), ((40, 5), 0, False), ((3, 9, 4), 1, True), ((1, 5000), 1, False),
+                                 ((300, 3), 0, True)):
+        x = values(r, shape, dt)
+        if kind == "mul":
+            x = np.sign(x).astype(dt.np) + np.asarray(1e-3 if dt.is_floating_point else 0, dt.np)
+        same(interpreter, "scan", [x], (kind, axis, reverse), TOL.get(dt, 0) * (30 if kind == "add" else 8))
+
+
+def test_scan_of_special_values(interpreter) -> None:
+    x = np.array([[1, -np.inf, 2, np.nan, 3], [-0.0, np.inf, 1, -np.inf, 5]], np.float32)
+    for kind in ("add", "max", "min", "mul"):
+        same(interpreter, "scan", [x], (kind, 1, False))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("dt", [float32, float64, bfloat16, int64, int32, bool_], ids=str)
+def test_order(dt, descending: bool, interpreter) -> None:
+    """Stable, NaN largest, zeros of both signs equal; the first k."""
+    r = np.random.default_rng(3)
+    for shape, axis in (((4, 30), 1), ((70, 3), 0), ((2, 200), 1), ((2, 5, 3), 1)):
+        x = np.round(values(r, shape, dt).astype(np.float64) * 3).astype(dt.np) if dt is not bool_ else values(r, shape, dt)
+        if dt.is_floating_point:
+            flat = x.reshape(-1)
+            flat[[1, 5, 9]], flat[[3, 8]], flat[7], flat[11] = np.nan, -0.0, np.inf, -np.inf
+        same(interpreter, "sort", [x], (axis, descending, True), exact=True)
+        same(interpreter, "topk", [x], (axis, 3, descending), exact=True)
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_searchsorted(right: bool, interpreter) -> None:
+    r = np.random.default_rng(5)
+    for s, v in (((17,), (3, 5)), ((4, 9), (4, 6)), ((1,), (8,)), ((64,), ())):
+        bounds, x = np.sort(r.integers(0, 9, s), -1).astype(np.float32), r.integers(0, 9, v).astype(np.float32)
+        if v and right:
+            x.reshape(-1)[0] = np.nan
+        same(interpreter, "searchsorted", [bounds, x], (right,))
+
+
+def test_bitcast(interpreter) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    name, attrs = "bitcast", OPS["bitcast"].samples()[0][1]
+    graph = graph_of(name, [x], attrs) if OPS[name].samples()[0][0][0].dtype == x.dtype else None
+    arrays = [x] if graph is not None else [np.asarray(a) for a in OPS[name].samples()[0][0]]
+    same(interpreter, name, arrays, attrs, exact=True)
+
+
+@pytest.mark.parametrize("target", [A100, H100], ids=str)
+@pytest.mark.usefixtures("triton_installed")
+def test_library_as_machine_code(target: Target) -> None:
+    """No spills, no atomics."""
+    x, made = aval((512, 3000), float32, CPU), []
+    for name, attrs in (("scan", ("add", 1, False)), ("scan", ("logaddexp", 0, True)), ("sort", (1, False, True)), ("topk", (1, 50, True)))[::1 if target is H100 else 3]:
+        steps = lower_plan(run_passes(trace(lambda v, n=name, a=attrs: apply(OPS[n], (v,), a), (x,))), target=target)
+        assert not any(isinstance(s, Host) for s in steps)
+        made += [s.printed for s in launches(steps)]
+    for c in compiler.compiler(target).get(made).values():
+        assert c.spills == 0 and not c.facts["atomics"] and c.shared <= target.shared_limit, c
 
 
 @pytest.mark.parametrize("target", [A100, H100], ids=str)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import attention, scatter
+from . import attention, order, scan, scatter
 from .library_row import Library, Made
 
 
@@ -14,6 +14,7 @@ def library_kernels(x: Library) -> list[Made] | None:
 
 
 _ROWS: dict[str, Callable[[Library], list[Made] | None]] = {
-    "take_put": scatter.take_put, "scatter": scatter.scatter, "sdpa": attention.sdpa, "sdpa_backward": attention.sdpa_backward}
+    "take_put": scatter.take_put, "scatter": scatter.scatter, "sdpa": attention.sdpa, "sdpa_backward": attention.sdpa_backward,
+    "scan": scan.scan, "sort": order.sort, "topk": order.topk, "searchsorted": order.searchsorted}
 
 __all__ = ["Library", "Made", "library_kernels"]

@@ -256,6 +256,8 @@ class Lowering:
             return [Host(node)] if loop is None else [*copies, *loop]
         before = dict(self.copied)
         keys, copies = self.dense(node.ins)
+        if name == "bitcast":
+            return [*copies, Copy(node.slot, keys[0], node.avals[0].nbytes)]
         made = library_kernels(Library(node, node.in_avals, node.avals, keys, self.target))
         if made is None:
             self.copied = before

@@ -161,7 +161,15 @@ def times(a, b):
     return a * b
 """
 
+_PLUS = """
+@triton.jit
+def plus(a, b):
+    \"\"\"Sum, for running sums.\"\"\"
+    return a + b
+"""
+
 TEXT = {
+    "plus": _PLUS,
     "max": _EXTREME.format(name="max", word="larger"), "min": _EXTREME.format(name="min", word="smaller"),
     "argmax": _ARG.format(name="max", word="larger", sign=">"), "argmin": _ARG.format(name="min", word="smaller", sign="<"),
     "philox": _PHILOX, "remainder": _REMAINDER, "floordiv": _FLOORDIV, "quotient": _QUOTIENT, "root": _ROOT, "whole": _WHOLE,
