@@ -183,7 +183,7 @@ class _FractionalMaxPool(Module):
         if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
             raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self) -> tuple[Any, Any, Any, bool]:
         return (self.kernel_size, self.output_size, self.output_ratio, self.return_indices)
 
 
@@ -193,7 +193,7 @@ class FractionalMaxPool2d(_FractionalMaxPool):
     _dims = 2
 
     def forward(self, input: Tensor) -> Any:
-        return F.fractional_max_pool2d(input, *self._arguments(), _random_samples=self._random_samples)
+        return F.fractional_max_pool2d(input, *self._arguments(), self._random_samples)
 
 
 class FractionalMaxPool3d(_FractionalMaxPool):
@@ -202,7 +202,7 @@ class FractionalMaxPool3d(_FractionalMaxPool):
     _dims = 3
 
     def forward(self, input: Tensor) -> Any:
-        return F.fractional_max_pool3d(input, *self._arguments(), _random_samples=self._random_samples)
+        return F.fractional_max_pool3d(input, *self._arguments(), self._random_samples)
 
 
 class _LPPoolNd(Module):

@@ -10,7 +10,7 @@ from .. import dtypes
 from ..device import device as Device
 from ..device import require
 from ..dtypes import dtype as DType
-from ..errors import AutogradError
+from ..errors import ArgumentError, AutogradError
 from ..ir import build as P
 from ..ir.tape import alias_value
 from ..tensor import Tensor, from_array, wrap
@@ -99,7 +99,17 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     return tensor(data, dtype=dtype, device=device)
 
 
-asarray = as_tensor
+def asarray(obj: Any, *, dtype: DType | None = None, device: Any = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Tensor:
+    """``obj`` as a tensor sharing its memory where possible; ``copy=True`` copies, ``copy=False`` refuses to."""
+    t = as_tensor(obj, dtype, device)
+    shares = isinstance(obj, (Tensor, np.ndarray)) and t.dtype is getattr(obj, "dtype", None) or isinstance(obj, np.ndarray)
+    if copy is False and not shares:
+        raise ArgumentError(f"can't alias {type(obj).__name__} data of another dtype or kind without a copy")
+    if copy and shares:
+        t = t.detach().clone()
+    return _finish(t.detach() if requires_grad and not t.is_leaf else t, requires_grad)
+
 
 
 def scalar_tensor(s: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -196,7 +206,7 @@ def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: DType | None = 
 
 
 def new_tensor(self: Tensor, data: Any, *, dtype: DType | None = None, device: Any = None,
-               requires_grad: bool = False) -> Tensor:
+               requires_grad: bool = False, layout: Any = None, pin_memory: bool = False) -> Tensor:
     return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
 
@@ -269,8 +279,13 @@ def complex_(real: Tensor, imag: Tensor) -> Tensor:
     raise NotImplementedError("complex tensors are not supported yet; keep real and imaginary parts as two tensors")
 
 
-def from_dlpack(ext: Any) -> Tensor:
-    """A tensor over memory another library exports by DLPack (shared on the CPU)."""
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A tensor over memory another library exports by DLPack (shared on the CPU); ``copy=True`` copies."""
+    if device is not None or copy:
+        t = from_dlpack(ext_tensor)
+        t = t.to(require(device)) if device is not None else t
+        return t.clone() if copy else t
+    ext = ext_tensor
     if isinstance(ext, Tensor):
         return ext
     arr = np.from_dlpack(ext)

@@ -337,7 +337,7 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
     return wrap(norm_value(d, float(p), (d.aval.ndim - 1,), False))
 
 
-def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+def cross(input: Tensor, other: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor:
     """Cross product along a dimension of size 3."""
     from .shape import broadcast_tensors, roll
 
@@ -345,7 +345,8 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     d = next((i for i, n in enumerate(a.shape) if n == 3), -1) if dim is None else dim
     if a.shape[d] != 3:
         raise ShapeError(f"inputs dimension {d} must have length 3. Got {a.shape[d]}")
-    return roll(a, -1, d) * roll(b, 1, d) - roll(a, 1, d) * roll(b, -1, d)
+    y = roll(a, -1, d) * roll(b, 1, d) - roll(a, 1, d) * roll(b, -1, d)
+    return y if out is None else to_out(out, y._read())
 
 
 def _install() -> None:

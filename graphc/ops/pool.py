@@ -240,22 +240,6 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
     return _adaptive_max(3, input, output_size, return_indices)
 
 
-def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-                 output_size: Any = None) -> Tensor:
-    """Put pooled values back at their indices, zeros elsewhere."""
-    v, idx = val(input), val(indices, "indices")
-    k = tuple_of(kernel_size, 2, "kernel_size")
-    s = k if stride is None else tuple_of(stride, 2, "stride")
-    p = tuple_of(padding, 2, "padding")
-    size = tuple(output_size)[-2:] if output_size is not None else tuple(
-        [(d - 1) * a - 2 * q + m for d, a, q, m in zip(v.aval.shape[-2:], s, p, k)])
-    lead = v.aval.shape[:-2]
-    n = math.prod(v.aval.shape[-2:])
-    base = P.full((*lead, math.prod(size)), 0, v.aval.dtype)
-    out = P.scatter(base, P.reshape(idx, (*lead, n)), P.reshape(v, (*lead, n)), len(lead), "set")
-    return wrap(P.reshape(out, (*lead, *size)))
-
-
 # ----------------------------------------------------------------------------------------------------------- resampling
 def _source(m: int, n: int, scale: float | None, align: bool) -> np.ndarray:
     """Source coordinate of each output position."""

@@ -60,13 +60,14 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype 
     return to_out(out, mean_value(v, norm_dims(dim, v.aval.ndim), keepdim))
 
 
-def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
+def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None,
+            out: Tensor | None = None) -> Tensor:
     """Mean over the elements that are not NaN."""
     v = val(input)
     axes = norm_dims(dim, v.aval.ndim)
     ok = P.logical_not(P.isnan(v))
     s = P.reduce("add", P.where(ok, v, P.zeros_like(v)), axes, keepdim)
-    return wrap(P.div(s, P.reduce("add", P.cast(ok, v.aval.dtype), axes, keepdim)))
+    return to_out(out, P.div(s, P.reduce("add", P.cast(ok, v.aval.dtype), axes, keepdim)))
 
 
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
@@ -130,9 +131,12 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     return _max_min("min", min_result, input, dim if other is None else other, keepdim, out)
 
 
-def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out: Any = None) -> Any:
     """(min, max)."""
-    return aminmax_result(amin(input, dim, keepdim), amax(input, dim, keepdim))
+    low, high = amin(input, dim, keepdim), amax(input, dim, keepdim)
+    if out is not None:
+        low, high = to_out(out[0], low._read()), to_out(out[1], high._read())
+    return aminmax_result(low, high)
 
 
 def _arg(kind: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:

@@ -102,7 +102,8 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
     return to_out(out, from_array(h.astype(arr.dtype))._v)
 
 
-def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False) -> Any:
+def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False,
+              out: Any = None) -> Any:
     """(hist, bin_edges) for a number of equal ``bins``, or for 1-D bin edges."""
     _require_float("histogram_cpu", input)
     arr = _data(input)
@@ -121,7 +122,8 @@ def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | N
     if range is None and not isinstance(bins, Tensor) and arr.size == 0:
         range = (0.0, 1.0)
     h, e = np.histogram(arr, edges, range, density=density, weights=w)
-    return histogram_result(from_array(h.astype(arr.dtype)), from_array(e.astype(arr.dtype)))
+    made = from_array(h.astype(arr.dtype)), from_array(e.astype(arr.dtype))
+    return histogram_result(*(made if out is None else [to_out(o, t._read()) for o, t in zip(out, made)]))
 
 
 # ----------------------------------------------------------------------------------------------------------- membership

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ops import where
+from ..ops.indexing import where
 from ..tensor import Tensor
 from ._scalars import advance, scalar
 from .optimizer import Optimizer, check_lr, rate, zeros
