@@ -174,6 +174,26 @@ def test_three_axes(case: tuple, op: str) -> None:
         agrees(op, at, arrays, dt, bits)
 
 
+@pytest.mark.parametrize("seed", range(24))
+def test_random_shapes(seed: int) -> None:
+    """Any combination of sizes: what was found wrong only by such tests came from edges of tiles and chunks."""
+    rng = np.random.default_rng(seed)
+
+    def some(lo: int, hi: int, n: int) -> tuple[int, ...]:
+        return tuple(int(v) for v in rng.integers(lo, hi + 1, n))
+
+    op, nd, (groups, per, lanes) = OPERATIONS[seed % 3], 1 + seed % 3, (*some(1, 3, 1), *some(1, 40, 2))
+    kernel, stride, dilation, lo, hi = some(1, 4, nd), some(1, 3, nd), some(1, 2, nd), some(0, 3, nd), some(0, 3, nd)
+    n = int(rng.choice([1, 3, 17]))
+    size = tuple(d * (k - 1) + int(rng.integers(1, 12 if nd < 3 else 4)) for d, k in zip(dilation, kernel))
+    attrs = (stride, lo, hi, dilation, groups)
+    x, f = rng.standard_normal((n, per * groups, *size)), rng.standard_normal((lanes * groups, per, *kernel))
+    g = rng.standard_normal(OPS["conv"].eval_np(attrs, x, f).shape)
+    at, arrays = {"conv": (attrs, [x, f]), "conv_input_grad": ((*attrs, size), [g, f]),
+                  "conv_weight_grad": ((*attrs, kernel), [x, g])}[op]
+    agrees(op, at, arrays, (np.float32, np.float64)[seed // 3 % 2], BITS[seed // 6 % len(BITS)])
+
+
 def test_four_axes_are_left_to_numpy() -> None:
     attrs = ((1,) * 4, (0,) * 4, (0,) * 4, (1,) * 4, 1)
     assert native("conv", attrs, [np.ones((1, 2, 3, 3, 3, 3)), np.ones((2, 2, 1, 1, 1, 1))], BITS[-1], 1) is None
