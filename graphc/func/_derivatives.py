@@ -267,7 +267,9 @@ class Pushforward:
 
 def jvp(func: Callable[..., Any], primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
     """(outputs, tangents of the outputs) of ``func`` at the tuple ``primals`` in the direction ``tangents``, and aux as a
-    third with ``has_aux``. ``strict`` refuses outputs that do not depend on the inputs. Raises RuntimeError."""
+    third with ``has_aux``. ``strict`` refuses outputs that do not depend on the inputs. Raises RuntimeError.
+
+    Tangents stop at ``no_grad`` and ``detach`` inside ``func``, as gradients do (PyTorch's pass through ``no_grad``)."""
     name = "jvp(f, primals, tangents)"
     for what, given in (("primals", primals), ("tangents", tangents)):
         if not isinstance(given, tuple):

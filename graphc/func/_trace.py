@@ -19,7 +19,7 @@ from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.node import Node, PoisonedValue, Value
 from ..ir.optable import OPS
-from ..ir.recorder import SCALAR, Region, _evaluate_foreign, apply, state
+from ..ir.recorder import SCALAR, Region, _evaluate_foreign, _pressure, apply, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value, next_sequence
 from ..ops._generator import rng_slots
 from ..tensor import Tensor
@@ -73,7 +73,7 @@ class Continuation:
         self.outer = outer = state.region
         self.region = reg = Region()
         reg.cursor, reg.slots, reg.bindings, reg.must_flush = outer.cursor, outer.slots, list(outer.bindings), outer.must_flush
-        reg.leaf_slots = _Slots(outer)
+        reg.leaf_slots, reg.token = _Slots(outer), outer.token
 
     def __enter__(self) -> Continuation:
         state.region = self.region
@@ -107,6 +107,8 @@ class Continuation:
         outer.cursor, outer.slots, outer.bindings, outer.must_flush = reg.cursor, reg.slots, reg.bindings, reg.must_flush
         outer.leaf_slots.update(reg.leaf_slots)
         list.extend(outer.writes, [w for w in reg.writes if w[1].region is not outer])
+        if outer.must_flush or outer.cursor.full:
+            _pressure(outer)
 
 
 class Recording:

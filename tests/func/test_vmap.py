@@ -427,6 +427,42 @@ def test_a_value_that_escapes_cannot_be_read():
         kept[0].numpy()
 
 
+def test_a_large_array_from_outside_is_read_at_once():
+    a = np.ones((600, 700), np.float32)  # too large to be copied, so its present values must be read before it changes
+    out = gf.vmap(lambda r: r.sum())(graphc.from_numpy(a))
+    a[:] = 0
+    np.testing.assert_array_equal(out.numpy(), np.full(600, 700.0))
+
+
+def test_layers_with_weights_from_outside():
+    graphc.manual_seed(1)
+    x, image = graphc.randn(3, 2, 5, 8), graphc.randn(3, 2, 4, 6, 6)
+    encoder = graphc.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    gru = graphc.nn.GRU(8, 4, batch_first=True)
+    up = graphc.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, groups=2)
+    bn = graphc.nn.BatchNorm2d(4).eval()
+    for f, t in ((encoder, x), (lambda b: gru(b)[0], x), (up, image), (bn, image)):
+        want = graphc.stack([f(b) for b in t])
+        np.testing.assert_allclose(gf.vmap(f)(t).detach().numpy(), want.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_threads_map_independently():
+    import threading
+
+    ok = []
+
+    def work(k):
+        f = gf.vmap(gf.grad(lambda r: (r.sin() * k).sum()))
+        ok.extend(np.allclose(f(graphc.ones(3, 4)).numpy(), k * np.cos(1)) for _ in range(10))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(ok) == 30 and all(ok)
+
+
 def test_writing_to_a_mapped_argument():
     def make(lib, fn):
         x = lib.tensor(X)
