@@ -12,7 +12,8 @@ from cuda_fake import FakeCuda, array
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "triton_source"))
 
 import graphc
-from graphc.codegen.triton import compiler
+from graphc.codegen.loop_ir import Kernel
+from graphc.codegen.triton import compiler, plan
 from graphc.errors import IndexOutOfRangeError
 from graphc.ir.interpret import run_graph
 from graphc.ir.recorder import SCALAR
@@ -115,7 +116,9 @@ def same(got, graph, arrays):
     for g, w in zip(got, run_graph(graph, arrays)):
         w = np.asarray(w)
         assert g.shape == w.shape and g.dtype == w.dtype
-        if w.dtype.kind == "f" or w.dtype.name == "bfloat16":
+        if w.dtype.kind == "c":
+            np.testing.assert_allclose(g, w, rtol=2e-4, atol=2e-5)
+        elif w.dtype.kind == "f" or w.dtype.name == "bfloat16":
             np.testing.assert_allclose(g.astype(np.float64), w.astype(np.float64), rtol=2e-4, atol=2e-5)
         else:
             assert np.array_equal(g, w)
@@ -175,15 +178,32 @@ def test_scalars_change_without_another_capture(machine):
 
 
 def test_steps_for_the_host_between_launches(machine):
-    x = graphc.randn(4, 4)
-    x = x @ x.T + 4 * graphc.eye(4)
-    graph, arrays = small(lambda a: graphc.linalg.cholesky(a * 2.0).exp() + 1.0, x)
+    x = graphc.randn(3, 4, 4)
+    x = x @ x.mT + 4 * graphc.eye(4)
+
+    def step(a):
+        b = a * 2.0
+        return graphc.linalg.cholesky(b[1]).exp() + 1.0, b[1], graphc.linalg.cholesky(a[2]), b
+
+    graph, arrays = small(step, x)
     program = made(machine, graph)
     if not any(not hasattr(s, "run") for s in program.stretches):
         pytest.skip("every step of this program has a kernel now")
     for _ in range(2):
         same([fetch(r) for r in program(bind(program.graph, arrays), D.current_stream())], graph, arrays)
     assert "host: " in program.to_text()
+
+
+def test_the_host_reads_strided_views_in_place(machine, monkeypatch):
+    """As if there were no kernel for products: the host takes rows and transposes of buffers where they lie."""
+    def all_on_host(graph, sched, target):
+        return [plan.kernel_launch(x) if isinstance(x, Kernel) else plan.Host(x) for x in sched.steps]
+
+    monkeypatch.setattr("graphc.runtime.cuda.program.lower_plan", all_on_host)
+    graph, arrays = small(lambda a: ((a * 2.0)[1] @ a[2].T).exp() + a[0, :, :4], graphc.randn(3, 4, 5) / 4)
+    program = made(machine, graph)
+    assert any(ix.const for _, ix in program.sched.views.values()) and "host: contract" in program.to_text()
+    same([fetch(r) for r in program(bind(program.graph, arrays), D.current_stream())], graph, arrays)
 
 
 def test_results_that_are_views_inputs_and_empty(machine):
