@@ -8,5 +8,6 @@ Importing this package imports nothing of CUDA; the driver is loaded when it is 
     buffer.py     DeviceBuffer and copies through page-locked memory
     launch.py     modules, functions, argument blocks, lists of launches
     graph.py      capture and replay of a list of launches
+    program.py    a GPU plan made executable: arena, argument blocks, graphs, steps for the host
     interop.py    ``__cuda_array_interface__`` and DLPack
 """
