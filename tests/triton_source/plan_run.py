@@ -7,6 +7,7 @@ import numpy as np
 from triton_run import IndexFault
 
 from graphc.codegen.native.jobs import Cursor
+from graphc.codegen.triton.compiler import H100
 from graphc.codegen.triton.plan import Copy, Host, Launch, Repeat, lower_plan, prepared
 from graphc.ir.interpret import run_node
 
@@ -95,8 +96,9 @@ class Memory:
 
 def run_plan(interpreter: Any, graph: Any, arrays: list[Any], target: Any = None) -> tuple[list[np.ndarray], list[str]]:
     """(outputs, ops the host had to evaluate) of an optimised graph."""
-    graph, sched = prepared(graph)
-    steps = lower_plan(graph, sched, *([target] if target else []))
+    target = target or H100
+    graph, sched = prepared(graph, target)
+    steps = lower_plan(graph, sched, target)
     mem = Memory(graph, sched, interpreter)
     for leaf, a in zip(graph.inputs, arrays):
         mem.bytes[leaf.slot] = np.array(a, leaf.avals[0].dtype.np, order="C").reshape(-1).view(np.uint8).copy()

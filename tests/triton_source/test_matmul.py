@@ -86,6 +86,7 @@ def test_sum_in_parts(parts: int, interpreter) -> None:
     for dt in (float32, bfloat16, float64):
         check(interpreter, dense((), 40, 33, 200, True), dt, Tile(32, 32, 16, 4, 2, parts))
     check(interpreter, dense((2,), 20, 16, 130), float32, Tile(32, 32, 16, 4, 2, parts))
+    check(interpreter, dense((), 20, 16, 600), bfloat16, Tile(32, 32, 16, 4, 2, 16 + parts))
 
 
 def test_parts_repeat_and_cover(interpreter) -> None:

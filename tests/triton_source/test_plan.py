@@ -9,7 +9,13 @@ from recorded_steps import workload
 from graphc.codegen.triton import compiler
 from graphc.codegen.triton.compiler import A100, H100, Target
 from graphc.codegen.triton.plan import Host, count, launches, lower_plan, to_text
+from graphc.device import CPU
+from graphc.dtypes import float32
+from graphc.ir import build as P
 from graphc.ir.interpret import run_graph
+from graphc.ir.node import aval
+from graphc.ir.optable import OPS
+from graphc.ir.recorder import apply, trace
 
 PROGRAMS = ("mlp", "gpt", "gpt_sdpa", "lstm", "lenet")
 
@@ -60,4 +66,31 @@ def test_step_as_machine_code(name: str, target: Target, capsys) -> None:
 def test_text_names_every_step() -> None:
     steps = lower_plan(workload("lstm"))
     text = to_text(steps)
-    assert "repeat 32 times:" in text and "copy 16384 bytes" in text and "product_add: " in text
+    assert "repeat 32 times:" in text and "copy 16384 bytes" in text and "  move: " in text and "product_add: " in text
+
+
+def test_reductions_get_enough_programs(interpreter) -> None:
+    """A sum over many rows with few columns is cut in two, and stays right."""
+    graph = trace(lambda x: P.reduce("add", x, (0,)), (aval((8192, 64), float32, CPU),))
+    steps = lower_plan(graph)
+    assert [s.printed.programs() for s in launches(steps)][0] >= 32 and len(steps) == 2
+    x = np.random.default_rng(0).standard_normal((8192, 64)).astype(np.float32)
+    (got,), _ = run_plan(interpreter, graph, [x])
+    np.testing.assert_allclose(got, x.sum(0), rtol=1e-3, atol=1e-3)
+
+
+def test_carries_that_change_places(interpreter) -> None:
+    """A loop whose carries swap, and one that also gives out what it was given."""
+    def body(a, b, x):
+        return b, P.add(a, x), a, P.mul(a, b)
+
+    avals = (aval((6,), float32, CPU), aval((6,), float32, CPU), aval((6,), float32, CPU))
+    attrs = (trace(body, avals), 2, 1, 5, False, 0)
+    outer = (avals[0], avals[1], aval((5, 6), float32, CPU))
+    graph = trace(lambda *v: apply(OPS["loop_scan"], v, attrs), outer)
+    r = np.random.default_rng(1)
+    arrays = [r.standard_normal(a.shape).astype(np.float32) for a in outer]
+    got, hosts = run_plan(interpreter, graph, arrays)
+    assert not hosts
+    for g, w in zip(got, run_graph(graph, arrays)):
+        np.testing.assert_allclose(g, w, rtol=1e-6)

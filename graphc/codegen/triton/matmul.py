@@ -332,27 +332,37 @@ def combine_parts(size: int, dt: dtype, out: Any, partial: Any, parts: int, epil
     """The sum of the parts in their order, rounded once, then the epilogue."""
     wide = float64 if dt is float64 else float32
     if epilogue is None:
-        ix = Ix(0, ((0, 1), (1, size)))
-        stmts = [Stmt("load", (), wide, Access(0, ix)), Stmt("reduce", (0,), wide, "add")]
-        if dt is not wide:
-            stmts.append(Stmt("cast", (1,), dt))
-        k = Kernel("k_sum_of_parts", (size, parts), 1, (Buf(partial, wide, size * parts), Buf(out, dt, size)), tuple(stmts),
-                   (Store(Access(1, index.var(0)), len(stmts) - 1),))
-        return print_kernel(k)
-    return print_kernel(_with_parts(epilogue, size, wide, dt, out, partial, parts, keep))
+        own = index.var(0)
+        epilogue = Kernel("k_sum", (size,), 1, (Buf(out, dt, size),), (), (), ())
+    else:
+        own = index.flatten([index.var(i) for i in range(len(epilogue.extents))], epilogue.extents)
+    return print_kernel(_with_parts(epilogue, own, size, wide, dt, out, partial, parts, keep or not epilogue.stores))
 
 
-def _with_parts(e: Kernel, size: int, wide: dtype, dt: dtype, out: Any, partial: Any, parts: int, keep: bool) -> Kernel:
-    """The epilogue with the product's loads replaced by sums of the parts over a new, reduced axis."""
+UNROLLED = 16  # parts added one after the other, so that all accesses are contiguous; more are a reduction
+
+
+def _sum(buffer: int, own: Ix, size: int, parts: int, wide: dtype, axis: int) -> list[Stmt]:
+    """Statements whose last one is the sum of the parts."""
+    if parts > UNROLLED:
+        ix = index.add(own, index.scale(index.var(axis), size))
+        return [Stmt("load", (), wide, Access(buffer, ix)), Stmt("reduce", (0,), wide, "add")]
+    out = [Stmt("load", (), wide, Access(buffer, own))]
+    for k in range(1, parts):
+        out.append(Stmt("load", (), wide, Access(buffer, index.add(own, index.num(k * size)))))
+        out.append(Stmt("add", (len(out) - 2, len(out) - 1), wide))
+    return out
+
+
+def _with_parts(e: Kernel, own: Ix, size: int, wide: dtype, dt: dtype, out: Any, partial: Any, parts: int,
+                keep: bool) -> Kernel:
+    """The epilogue with the product's loads replaced by the sum of the parts."""
     d = len(e.extents)
-    own = index.flatten([index.var(i) for i in range(d)], e.extents)
     buffers = [*e.buffers, Buf(partial, wide, size * parts)]
-    ix = index.add(own, index.scale(index.var(d), size))
-    head = [Stmt("load", (), wide, Access(len(e.buffers), ix)), Stmt("reduce", (0,), wide, "add")]
+    stmts = _sum(len(e.buffers), own, size, parts, wide, d)
     if dt is not wide:
-        head.append(Stmt("cast", (1,), dt))
-    total = len(head) - 1
-    stmts = list(head)
+        stmts.append(Stmt("cast", (len(stmts) - 1,), dt))
+    total = len(stmts) - 1
     move: dict[int, int] = {}
     for i, s in enumerate(e.stmts):
         if s.op == "load" and e.buffers[s.attr.buffer].slot == out:
@@ -361,10 +371,11 @@ def _with_parts(e: Kernel, size: int, wide: dtype, dt: dtype, out: Any, partial:
         move[i] = len(stmts)
         stmts.append(_moved(s, move))
     stores = [Store(_moved_access(st.access, move), move[st.value]) for st in e.stores]
-    b = next(i for i, x in enumerate(e.buffers) if x.slot == out)
     if keep:
+        b = next(i for i, x in enumerate(e.buffers) if x.slot == out)
         stores.append(Store(Access(b, own), total))
-    return Kernel(e.name + "_of_parts", (*e.extents, parts), d, tuple(buffers), tuple(stmts), tuple(stores), e.notes)
+    extents = (*e.extents, parts) if parts > UNROLLED else e.extents
+    return Kernel(e.name + "_of_parts", extents, d, tuple(buffers), tuple(stmts), tuple(stores), e.notes)
 
 
 def _moved(s: Stmt, move: dict[int, int]) -> Stmt:

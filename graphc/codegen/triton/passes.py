@@ -1,10 +1,18 @@
-"""The graph passes for a GPU plan: composites that have a kernel of their own here stay one node."""
+"""The graph passes for a GPU plan: composites that have a kernel of their own here stay one node, and reductions with too
+few results for the device's processors are cut in two."""
 from __future__ import annotations
 
 from ...ir.node import Graph, GraphBuilder, Node
+from ...ir.optable import OPS
 from ...ir.passes import PASSES
 from ...ir.passes.expand import expand_composites, expansion
+from ..split import _split as split_node
+from ..split import _wanted as wanted_everywhere
 from . import attention
+from .compiler import Target
+from .tiling import COLUMNS
+
+LARGE = 1 << 18  # elements; reading fewer takes one program less time than starting another kernel
 
 _MASK_AT = {"sdpa": 3, "sdpa_backward": 6}
 
@@ -50,3 +58,32 @@ def _once(graph: Graph) -> Graph:
             local.extend(range(first, first + len(inner.avals)))
         new.extend(local[s] for s in sub.outputs)
     return b.graph(tuple([new[s] for s in graph.outputs]))
+
+
+def split_for(graph: Graph, target: Target) -> Graph:
+    """An equal graph in which large reductions have enough programs: see :mod:`..split` for how a reduction is cut."""
+    if not any(_is_thin(n, target) for n in graph.nodes):
+        return graph
+    b = GraphBuilder()
+    new: list[int] = []
+    for node in graph.nodes:
+        ins = tuple([new[s] for s in node.ins])
+        if _is_thin(node, target):
+            new.append(split_node(b, node, ins[0]))
+            continue
+        first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+        new.extend(range(first, first + len(node.avals)))
+    return b.graph(tuple([new[s] for s in graph.outputs]))
+
+
+def _is_thin(node: Node, target: Target) -> bool:
+    """Whether a reduction reads much with few programs."""
+    if node.op is not OPS["reduce"]:
+        return False
+    if wanted_everywhere(node):
+        return True
+    x, axes = node.in_avals[0], node.attrs[1]
+    if x.size < LARGE or not axes or x.shape[min(axes)] < 64 or node.avals[0].dtype.is_complex:
+        return False
+    rows = node.avals[0].size
+    return (rows if x.ndim - 1 in axes else -(-rows // COLUMNS)) < target.processors

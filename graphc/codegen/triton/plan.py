@@ -22,11 +22,12 @@ from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from ..native.contraction import Product, View, dense_strides, product, view_of
 from ..native.jobs import Cursor, Key
-from ..split import split_reductions
 from . import conv, matmul
 from .compiler import H100, Target
 from .library import Library, library_kernels
-from .printer import Printed, print_kernel
+from .passes import split_for
+from .printer import Arg, Printed, assemble, print_kernel
+from .tiling import pow2
 
 MAX_EPILOGUE_BUFFERS = 8  # arrays of full size an epilogue may touch: each needs registers beside the accumulator
 
@@ -91,13 +92,13 @@ def lower_plan(graph: Graph, sched: Schedule | None = None, target: Target = H10
     why callers who need them pass the result of :func:`prepared`.
     """
     if sched is None:
-        graph, sched = prepared(graph)
+        graph, sched = prepared(graph, target)
     return Lowering(graph, sched, target).all()
 
 
-def prepared(graph: Graph) -> tuple[Graph, Schedule]:
+def prepared(graph: Graph, target: Target = H100) -> tuple[Graph, Schedule]:
     """The graph a plan is made of and its schedule."""
-    graph = split_reductions(graph)
+    graph = split_for(graph, target)
     return graph, schedule(graph)
 
 
@@ -319,7 +320,7 @@ def lower_loop(node: Node, keys: Sequence[Key], target: Target) -> list[Step] | 
     body, n_carry, n_xs, length, reverse, _ = node.attrs
     if not length:
         return None
-    graph, sched = prepared(run_passes(body))
+    graph, sched = prepared(run_passes(body), target)
     steps = Lowering(graph, sched, target).all()
     if any(isinstance(s, (Host, Repeat)) for s in steps):
         return None
@@ -387,34 +388,64 @@ class _Names:
         for a in s.printed.args:
             if a.type[0] == "*" and a.value != "err":
                 key = self.key(a.value)
-                a = replace(a, value=key)
-                if isinstance(key, Cursor) and key.step % 16:
-                    a = replace(a, divisor=math.gcd(key.step, 16))
+                a = replace(a, value=key, divisor=alignment(key))
             args.append(a)
         printed = s.printed if tuple(args) == s.printed.args else s.printed.with_args(tuple(args))
         own = {self.key(k): n for k, n in s.own.items()}
         return Launch(printed, frozenset([plain(self.key(k)) for k in s.writes]), own, s.label)
 
     def ends(self) -> list[Step]:
-        """Copies at the end of an iteration: results that are also carries or inputs, then new carries."""
-        ys: list[Step] = []
-        carries: list[Step] = []
+        """What an iteration ends with: results that are also carries or inputs to their place, and the new carries. One
+        kernel for all of the same size, which reads every source of an element before it writes."""
+        moves: list[tuple[Any, Any, int]] = []
         for k, s in enumerate(self.graph.outputs[self.n_carry:]):
             if s in self.inputs or self.uses[s] != 1:
                 nbytes = self.avals[s].nbytes
-                ys.append(Copy(self.cursor(self.node.slot + self.n_carry + k, nbytes), self.key(s), nbytes))
+                moves.append((self.cursor(self.node.slot + self.n_carry + k, nbytes), self.key(s), nbytes))
+        one_size = len({self.avals[s].nbytes for s in self.graph.outputs[:self.n_carry]}) == 1
+        late: list[tuple[Any, Any, int]] = []
         for i, s in enumerate(self.graph.outputs[:self.n_carry]):
             mine, nbytes = (*self.tag, "carry", i), self.avals[s].nbytes
             source = self.key(s)
             if source == mine:
                 continue
-            if s in self.inputs:  # a carry that is another carry: through a buffer of its own
+            if s in self.inputs and not one_size:  # a carry that is another carry: through a buffer of its own
                 moved = (*self.tag, "moved", i)
                 self.own[moved] = nbytes
-                ys.append(Copy(moved, source, nbytes))
+                moves.append((moved, source, nbytes))
                 source = moved
-            carries.append(Copy(mine, source, nbytes))
-        return ys + carries
+            late.append((mine, source, nbytes))
+        if one_size:
+            return moves_of(moves + late)
+        return moves_of(moves) + moves_of(late)
+
+
+def moves_of(moves: Sequence[tuple[Any, Any, int]]) -> list[Step]:
+    """Copies (to, from, bytes), those of one size in one kernel."""
+    out: list[Step] = []
+    for nbytes in dict.fromkeys(n for _, _, n in moves):
+        same = [(dst, src) for dst, src, n in moves if n == nbytes]
+        unit = math.gcd(nbytes, 4)
+        if len(same) == 1 or unit != 4:
+            out += [Copy(dst, src, nbytes) for dst, src in same]
+            continue
+        sources = list(dict.fromkeys(src for _, src in same))
+        lines = ["    i = tl.program_id(0) * BX + tl.arange(0, BX)"]
+        lines += [f"    v{k} = tl.load(s{k} + i, mask=i < n)" for k in range(len(sources))]
+        lines += [f"    tl.store(d{k} + i, v{sources.index(src)}, mask=i < n)" for k, (_, src) in enumerate(same)]
+        args = [Arg(f"s{k}", "*i32", src, alignment(src)) for k, src in enumerate(sources)]
+        args += [Arg(f"d{k}", "*i32", dst, alignment(dst)) for k, (dst, _) in enumerate(same)]
+        n = nbytes // 4
+        args.append(Arg("n", "i32", n, math.gcd(n, 16)))
+        bx = min(1024, max(32, pow2(n)))
+        p = assemble("k_move", [f"{len(same)} copies."], lines, args, [("BX", bx)], [("n", bx)], max(1, bx // 256), set())
+        out.append(Launch(p, frozenset(plain(dst) for dst, _ in same), label=label_of(p)))
+    return out
+
+
+def alignment(key: Any) -> int:
+    """Bytes an address is known to be a multiple of."""
+    return math.gcd(key.step, 16) if isinstance(key, Cursor) else 16
 
 
 # ----------------------------------------------------------------------------------------------------------- inspection
