@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.node import Node, PoisonedValue, Value
 from ..ir.optable import OPS
@@ -24,6 +23,7 @@ from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value, next_se
 from ..ops._generator import rng_slots
 from ..tensor import Tensor
 from ._batching import batched, lift
+from ._rules import RuleProgram
 
 _RANDOM_ERROR = ("vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' "
                  "randomness flags on vmap or perform the randomness operation out of vmap")
@@ -117,13 +117,16 @@ class Recording:
     def __init__(self, size: int, randomness: str, inputs: Sequence[Value], examples: Sequence[Value]):
         reg = state.region
         self.region, self.size, self.randomness = reg, size, randomness
-        self.start = reg.slots
+        self.start, self.first_binding = reg.slots, len(reg.bindings)
+        self.outside: dict[int, Value] = {}  # values all examples share, of a rule replayed in another region
+        self.grads = True  # replay the tape, too
         self.sequence = next_sequence()
         self.values: dict[int, Value] = {}  # slot of an example's value -> value for all examples, without edge
         self.edges: dict[Any, Any] = {}  # the example's gradient edge (by _key) -> edge for all examples
         self.tape: dict[int, GradNode] = {}  # slot of a node -> its gradient node
         self.drawn: set[int] = set()  # slots of the nodes that draw random numbers here
-        self.random: dict[tuple[int, int], tuple[Value, Value]] = {}  # seed and offset slots -> fresh ones
+        self.numbers: dict[int, Any] = {}  # slots of numbers -> number
+        self.random: dict[tuple[Any, Any], tuple[Value, Value]] = {}  # seed and offset -> fresh ones
         for v, ex in zip(inputs, examples):
             self.values[ex.slot] = alias_value(v)
             if ex.gfn is not None:
@@ -140,18 +143,26 @@ class Recording:
 
     def replay(self, outs: Sequence[Value]) -> list[tuple[Value, bool]]:
         """Record for all examples what ``outs`` need: each one's value and whether it depends on the example."""
+        middle = self.region.slots
+        rules = [(last, RuleProgram(gn, listed)) for last, gn, listed in self._collect_tape([v.gfn for v in outs])]
+        self._collect_tape([r.gfn for _, p in rules for r in p.results if r is not None])
         nodes = self.nodes()
         depends = self._depending(nodes)
         mine = [v.region is self.region and v.slot in depends for v in outs]
-        custom = self._collect_tape(outs)
-        needed = _needed(nodes, [v.slot for v, m in zip(outs, mine) if m], depends)
-        before = state.grad
+        wanted = [v.slot for v, m in zip(outs, mine) if m]
+        for _, program in rules:
+            wanted += program.choose(nodes, middle, depends, self.region)
+        needed = _needed(nodes, wanted, depends)
+        self.shared = self._shared_edges(outs, mine)
+        before, pending = state.grad, list(rules)
         try:
             for node in nodes:
                 if node.slot in needed:
-                    self._settle_custom(custom, node.slot)
-                    self._node(node)
-            self._settle_custom(custom, self.region.slots)
+                    self._settle(pending, node.slot)
+                    self.node(node)
+            self._settle(pending, self.region.slots)
+            for _, program in rules:
+                program.capture(self)
         finally:
             state.grad = before
         return [(self._output(v), True) if m else (v, False) for v, m in zip(outs, mine)]
@@ -159,12 +170,14 @@ class Recording:
     def _depending(self, nodes: list[Node]) -> set[int]:
         """Slots that differ between examples. Raises RuntimeError for random ops that were not allowed."""
         found = set(self.values)
-        numbers: set[int] = set()
+        bindings = iter(self.region.bindings[self.first_binding:])
         for node in nodes:
-            if node.op is SCALAR:
-                numbers.add(node.slot)
+            if node.op.kind == "leaf":  # type: ignore[union-attr]
+                number = next(bindings)
+                if node.op is SCALAR:
+                    self.numbers[node.slot] = number
             # a seed from outside means bits drawn outside, which the gradient of dropout draws again
-            random = (node.op is OPS["rng_bits"] or node.op is OPS["dropout"]) and _seed_slots(node)[0] in numbers
+            random = (node.op is OPS["rng_bits"] or node.op is OPS["dropout"]) and _seed_slots(node)[0] in self.numbers
             if random:
                 self.drawn.add(node.slot)
             if random and self.randomness == "error":
@@ -175,41 +188,52 @@ class Recording:
         return found
 
     # ------------------------------------------------------------------------------------------------------------- tape
-    def _collect_tape(self, outs: Sequence[Value]) -> list[tuple[int, GradNode]]:
-        """Fill ``tape`` with the gradient nodes of this recording that outputs reach. Returns those of custom functions,
-        each with the slot of the last op before it, in order."""
+    def _collect_tape(self, roots: Sequence[Any]) -> list[tuple[int, GradNode, bool]]:
+        """Fill ``tape`` with the gradient nodes of this recording that edges lead to. Returns those with rules of their own,
+        each with the slot of the last op before it and whether it has several outputs, in order."""
         found: list[GradNode] = []
         seen: set[int] = set()
-        stack = [v.gfn for v in outs]
+        listed: set[int] = set()
+        stack = list(roots)
         while stack:
             e = stack.pop()
             gn = e.gn if e.__class__ is OutputEdge else e
-            if gn.__class__ is not GradNode or gn.seq < self.sequence or id(gn) in seen:
+            if gn.__class__ is not GradNode or gn.seq < self.sequence:
                 continue
-            seen.add(id(gn))
-            found.append(gn)
-            stack.extend(gn.edges or ())
+            if gn is not e:
+                listed.add(id(gn))
+            if id(gn) not in seen:
+                seen.add(id(gn))
+                found.append(gn)
+                stack.extend(gn.edges or ())
         found.sort(key=lambda g: g.seq)
-        custom: list[tuple[int, GradNode]] = []
+        ruled: list[tuple[int, GradNode, bool]] = []
         last = self.start - 1
         for gn in found:
             if gn.rule is not None:
-                custom.append((last, gn))
+                ruled.append((last, gn, id(gn) in listed))
             elif not gn.released:
                 last = gn.node.slot
                 self.tape[last] = gn
-        return custom
+        return ruled
 
-    def _settle_custom(self, pending: list[tuple[int, GradNode]], before: int) -> None:
-        """Edges for the custom functions called before slot ``before``."""
+    def _shared_edges(self, outs: Sequence[Value], mine: Sequence[bool]) -> set[Any]:
+        """Edges of values that are the same for all examples, as far as ops and results show."""
+        pairs = [(v.gfn, m) for v, m in zip(outs, mine)]
+        for gn in self.tape.values():
+            pairs += [(e, s in self.depends) for e, s in zip(gn.edges or (), gn.node.ins)]
+        return {_key(e) for e, m in pairs if e is not None and not m}
+
+    def _settle(self, pending: list[tuple[int, RuleProgram]], before: int) -> None:
+        """Edges for the outputs of the rules' functions that were called before slot ``before``."""
         while pending and pending[0][0] < before:
-            _, gn = pending.pop(0)
-            edges = tuple([self._edge(e) for e in gn.edges or ()])
-            if all(a is b for a, b in zip(edges, gn.edges or ())):
-                continue  # depends on no example
-            self.edges[gn] = _refusing(gn, edges)
+            _, program = pending.pop(0)
+            gn, inner = program.gn, program.gn.edges or ()
+            edges = tuple([self.edge(e) for e in inner])
+            mapped = tuple([_key(e) in self.edges or e.__class__ is OutputEdge and e.gn in self.edges for e in inner])
+            self.edges[gn] = program.node(edges, mapped, self.size, self.shared)
 
-    def _edge(self, e: Any) -> Any:
+    def edge(self, e: Any) -> Any:
         """The edge for all examples that corresponds to the example's edge ``e``."""
         if e is None:
             return None
@@ -222,27 +246,29 @@ class Recording:
             return None  # a leaf made inside: nobody outside can ask for its gradient
         return e
 
-    def _with_edge(self, v: Value, edge: Any) -> Value:
+    def with_edge(self, v: Value, edge: Any) -> Value:
         out = alias_value(v)
         out.gfn = edge
         return out
 
-    def _value(self, slot: int, node: Node, k: int) -> tuple[Value, bool]:
+    def value(self, slot: int, node: Node, k: int) -> tuple[Value, bool]:
         found = self.values.get(slot)
         if found is not None:
             return found, True
+        if slot in self.outside:
+            return self.outside[slot], False
         v = Value(node.in_avals[k], self.region, slot)
         self.region.live.append(weakref.ref(v))
         return v, False
 
     # ------------------------------------------------------------------------------------------------------------ nodes
-    def _node(self, node: Node) -> None:
+    def node(self, node: Node) -> None:
         gn = self.tape.get(node.slot)
-        pairs = [self._value(s, node, k) for k, s in enumerate(node.ins)]
+        pairs = [self.value(s, node, k) for k, s in enumerate(node.ins)]
         ins, flags = [v for v, _ in pairs], [f for _, f in pairs]
-        state.grad = gn is not None
+        state.grad = gn is not None and self.grads
         if gn is not None:
-            ins = [self._with_edge(v, self._edge(e)) for v, e in zip(ins, gn.edges or ())]
+            ins = [self.with_edge(v, self.edge(e)) for v, e in zip(ins, gn.edges or ())]
         assert node.op is not None
         if node.op is OPS["rng_bits"] or node.op is OPS["dropout"]:
             outs: Sequence[Value] = (self._random(node, ins, flags),)
@@ -259,8 +285,9 @@ class Recording:
         x = ins[0] if dropout else None
         shape = node.attrs[0] if node.attrs[0] is not None else node.in_avals[0].shape
         if self.randomness == "different" and node.slot in self.drawn:
-            at = _seed_slots(node)
-            if at not in self.random:  # the gradient of dropout draws the same bits again
+            seed, offset = _seed_slots(node)
+            at = self.numbers[seed], self.numbers[offset]
+            if at not in self.random:  # its gradient, or a second run of a checkpoint, draws the same bits
                 n = self.size
                 for d in shape:
                     n *= d
@@ -278,7 +305,7 @@ class Recording:
         return apply(OPS["dropout"], (x, *slots, p), (shape,))
 
     def _output(self, v: Value) -> Value:
-        return self._with_edge(self.values[v.slot], self._edge(v.gfn))
+        return self.with_edge(self.values[v.slot], self.edge(v.gfn))
 
     # ------------------------------------------------------------------------------------------------- what may not leave
     def check_writes(self) -> None:
@@ -334,25 +361,4 @@ def _needed(nodes: list[Node], wanted: Sequence[int], depends: set[int]) -> set[
         if node.slot in depends and any(s in slots for s in range(node.slot, node.end)):
             out.add(node.slot)
             slots.update(node.ins)
-    return out
-
-
-class _Mapped:
-    """The little of an op row that the gradient node of a mapped custom Function needs."""
-
-    name = "vmap"
-    vjp = None
-    saves_any = False
-
-
-def _refusing(gn: GradNode, edges: tuple[Any, ...]) -> GradNode:
-    """A gradient node for a custom Function that was mapped: its backward was written for one example."""
-    out = GradNode(Node(_Mapped, (), (), gn.node.avals, (), 0), (), None)  # type: ignore[arg-type]
-    out.edges = edges
-
-    def refuse(node: GradNode, g: Any) -> Any:
-        raise AutogradError(f"vmap: cannot differentiate through {gn.name()} from outside of vmap: the backward of a custom "
-                            "autograd.Function works on one example. Differentiate inside: vmap(grad(f)).")
-
-    out.rule = refuse
     return out

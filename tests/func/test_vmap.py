@@ -250,10 +250,92 @@ def test_custom_function_inside():
     x = graphc.tensor(X)
     got = gf.vmap(gf.grad(lambda a: Cube.apply(a).sum()))(x)
     np.testing.assert_allclose(got.numpy(), 3 * X**2)
-    x.requires_grad_()
-    out = gf.vmap(lambda a: Cube.apply(a).sum())(x)
-    with pytest.raises(RuntimeError, match="custom autograd.Function"):
-        out.sum().backward()
+
+
+class Scale(graphc.autograd.Function):
+    """(x * w, x + w) with a backward of its own; w may be shared."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x * w, x + w
+
+    @staticmethod
+    def backward(ctx, g, h):
+        x, w = ctx.saved_tensors
+        return g * w + h, g * x + h
+
+
+class Threshold(graphc.autograd.Function):
+    """A step whose gradient is that of the identity (straight through)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def _through(f, mapped, shared):
+    """Gradients of sum of squares through vmap, and through a loop."""
+    found = []
+    for run in (lambda x, w: gf.vmap(f, (0, None))(x, w), lambda x, w: graphc.stack([f(b, w) for b in x])):
+        x, w = graphc.tensor(mapped).requires_grad_(), graphc.tensor(shared).requires_grad_()
+        out = run(x, w)
+        (out * out).sum().backward()
+        found.append([t.numpy() for t in (out.detach(), x.grad, w.grad) if t is not None])
+    return found
+
+
+CUSTOM = {
+    "both": lambda x, w: (lambda a, b: a.sin() * b)(*Scale.apply(x * 2, w.cos())),
+    "one output": lambda x, w: Scale.apply(x, w)[0] * x,
+    "shared twice": lambda x, w: Scale.apply(w, x)[1] * Scale.apply(w * w, x)[0],
+    "only shared": lambda x, w: Scale.apply(w, w * 2)[0] * x,
+    "chained": lambda x, w: Scale.apply(*Scale.apply(x, w))[1].exp() * 0.01,
+    "straight through": lambda x, w: Threshold.apply(x * w) * w + x,
+    "checkpoint": lambda x, w: graphc.utils.checkpoint.checkpoint(lambda a: (a @ w.T).sin() @ w, x, use_reentrant=False),
+    "checkpoint of both": lambda x, w: graphc.utils.checkpoint.checkpoint(lambda a, b: (a * b).sin(), x, w * 2,
+                                                                          use_reentrant=False),
+    "nested": lambda x, w: gf.vmap(lambda r: Scale.apply(r, w[0])[0] * r)(x),
+}
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_custom_function_differentiated_from_outside(name):
+    got, want = _through(CUSTOM[name], X, X[0] + 1)
+    assert len(got) == len(want) == 3
+    for g, w in zip(got, want):
+        np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-9)
+
+
+def test_second_derivative_through_a_mapped_rule():
+    def f(w):
+        return gf.vmap(lambda b: Scale.apply(b, w)[0].sin().sum())(graphc.tensor(X)).pow(2).sum()
+
+    def plain(w):
+        return gf.vmap(lambda b: (b * w).sin().sum())(graphc.tensor(X)).pow(2).sum()
+
+    w = graphc.tensor(X[0])
+    for g in (gf.grad, lambda h: gf.grad(lambda w: (gf.grad(h)(w) * w).sum()), gf.hessian):
+        np.testing.assert_allclose(g(f)(w).numpy(), g(plain)(w).numpy(), rtol=1e-9, atol=1e-9)
+
+
+def test_dropout_in_a_checkpoint_draws_for_each_example_again():
+    x = graphc.ones(4, 100)
+
+    def f(a):
+        return graphc.utils.checkpoint.checkpoint(lambda b: graphc.nn.functional.dropout(b, 0.5) * b, a, use_reentrant=False)
+
+    inside = gf.vmap(gf.grad_and_value(lambda a: f(a).sum()), randomness="different")(x)
+    np.testing.assert_allclose(inside[0].numpy().sum(1), 2 * inside[1].numpy())
+    y = x.clone().requires_grad_()
+    out = gf.vmap(f, randomness="different")(y)
+    out.sum().backward()
+    np.testing.assert_allclose(y.grad.numpy(), 2 * out.detach().numpy())
+    assert len(np.unique(out.detach().numpy(), axis=0)) == 4
 
 
 JACOBIAN = {"mlp": lambda lib, x: lib.tanh(x @ lib.tensor(X[0].T)).cumsum(-1), "scalar": lambda lib, x: x.sin().sum(),
