@@ -168,13 +168,15 @@ class Stop(Exception):
 class World:
     """A program's state, the calls made on it, and the log of everything it shows."""
 
-    def __init__(self, torch: Any, compile: Callable[..., Any], seed: int, fresh: bool = False, rows: int = 3):
+    def __init__(self, torch: Any, compile: Callable[..., Any], seed: int, fresh: bool = False, rows: int = 3,
+                 share: bool = True):
         self.rows = rows
         self.torch, self.rnd, self.np = torch, random.Random(seed), np.random.default_rng(seed)
         torch.manual_seed(seed)
         self.state: dict[str, Any] = {"v0": self.floats(4), "v1": self.floats(4), "q0": self.floats(4, 4), "q1": self.floats(4, 4),
                                       "m": self.floats(rows, 4), "j": torch.tensor([3, 1, 4, 1])}
         self.kept: list[Any] = []
+        self.arrays = [self.state[self.rnd.choice(["q1", "v1", "m"])].numpy()] if share and self.rnd.random() < 0.3 else []
         self.w, self.b = self.floats(4, 4).requires_grad_(), self.floats(4).requires_grad_()
         optims = torch.optim
         self.opt = self.rnd.choice([lambda p: optims.SGD(p, lr=0.1), lambda p: optims.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01),
@@ -217,6 +219,9 @@ class World:
             self.state["v0"].mul_(0.5)
         if self.rnd.random() < 0.1:
             self.kept.clear()
+        for a in self.arrays:
+            if self.rnd.random() < 0.3:
+                a[0] = a[0] * 0.5 + 1
         return hp, fn, k
 
     def show(self, t: Any) -> Any:
@@ -228,6 +233,11 @@ class World:
         """Log all state, also what earlier calls returned."""
         for t in [*self.state.values(), *self.kept, *self.given, self.w, self.b, self.w.grad, self.b.grad]:
             self.log.append(self.show(t))
+        self.log.append([a.copy() for a in self.arrays])
+        self.stream()
+
+    def stream(self) -> None:
+        """Log where the random stream is."""
         self.log.append(self.show(self.torch.rand(2)))
 
     def run(self, calls: int, repeat: int = 1) -> list[Any]:

@@ -5,6 +5,7 @@ A program by its number: ``python tests/compile/test_stateful_fuzz.py 17`` print
 """
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -22,18 +23,18 @@ BLOCK, BLOCKS, CALLS = 100, 10, 5
 PATIENT = {"recompile_limit": 10**9}
 
 
-def differs(got: Any, want: Any, where: str = "log") -> str:
+def differs(got: Any, want: Any, where: str = "log", rtol: float = 1e-5) -> str:
     """Where two logs first differ, or ''."""
     if isinstance(want, (list, tuple)):
         if not isinstance(got, (list, tuple)) or len(got) != len(want):
             return f"{where}: {got} is not {want}"
-        return next((d for i, (g, w) in enumerate(zip(got, want)) if (d := differs(g, w, f"{where}[{i}]"))), "")
+        return next((d for i, (g, w) in enumerate(zip(got, want)) if (d := differs(g, w, f"{where}[{i}]", rtol))), "")
     if isinstance(want, np.ndarray):
         if not isinstance(got, np.ndarray) or got.dtype != want.dtype or got.shape != want.shape:
             return f"{where}: {got} is not {want}"
         if want.dtype.kind == "f":
             scale = max(1.0, float(np.abs(want, where=np.isfinite(want), out=np.zeros_like(want)).max(initial=0)))
-            same = np.allclose(got, want, 1e-5, 1e-6 * scale, equal_nan=True)
+            same = np.allclose(got, want, rtol, 0.1 * rtol * scale, equal_nan=True)
         else:
             same = np.array_equal(got, want)
         return "" if same else f"{where}: {got} is not {want}"
@@ -88,6 +89,28 @@ def test_native_compiled_is_eager_on_numpy(rows: int, monkeypatch: pytest.Monkey
         assert not found, f"program {seed}: {found}\n{source(seed)}"
 
 
+def test_compiled_is_pytorch() -> None:
+    """Programs that draw no random numbers, against PyTorch: what aliases what, which writes show where, dtypes, errors."""
+    torch = pytest.importorskip("torch")
+
+    class Plain(World):
+        def stream(self) -> None:
+            """PyTorch's random stream is another one."""
+
+    undefined = {20155}  # writes S['q0'].T while reading a column of S['q0']: PyTorch's result depends on its order
+    ran = 0
+    for seed in [n for n in range(20000, 20240) if not re.search("rand|dropout|normal_|uniform_", source(n))]:
+        if seed in undefined:
+            continue
+        want = Plain(torch, lambda fn: fn, seed, share=False).run(4)
+        if any(isinstance(x, tuple) and isinstance(x[0], str) and x[0] != "Stop" for x in want):
+            continue  # errors come at other lines there
+        found = differs(Plain(graphc, graphc.compile, seed, share=False).run(4), want, "log", 1e-3)
+        assert not found, f"program {seed}: {found}\n{source(seed)}"
+        ran += 1
+    assert ran > 30
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_replayed_is_eager(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls in runs of six, so that there is something to replay; never stale, and no audit complains."""
@@ -99,10 +122,10 @@ def test_replayed_is_eager(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return made[-1]
 
     for seed in range(block * 25, block * 25 + 25):
-        want = World(graphc, lambda fn: fn, seed, fresh=True).run(3, 6)
-        found = differs(World(graphc, replay, seed, fresh=True).run(3, 6), want)
+        want = World(graphc, lambda fn: fn, seed, fresh=True, share=False).run(3, 6)
+        found = differs(World(graphc, replay, seed, fresh=True, share=False).run(3, 6), want)
         assert not found, f"program {seed}: {found}\n{source(seed)}"
-    assert sum(f.explain().replayed for f in made) > 30
+    assert sum(f.explain().replayed for f in made) > 25
 
 
 if __name__ == "__main__":
