@@ -140,20 +140,25 @@ def assembly_facts(ptx: str) -> dict[str, int]:
 
 
 # ------------------------------------------------------------------------------------------------------- one kernel
-def _function(p: Printed) -> Any:
+def for_target(source: str, target: Target) -> str:
+    """The source as a target's front end takes it: AMD's matrix units compute float32 products as they are."""
+    return source if target.backend == "cuda" else source.replace('input_precision="tf32x3"', 'input_precision="ieee"')
+
+
+def _function(p: Printed, target: Target) -> Any:
     """The decorated function of a module that exists only in memory."""
-    name = f"<graphc {p.symbol}>"
-    linecache.cache[name] = (len(p.source), None, p.source.splitlines(True), name)
+    name, source = f"<graphc {p.symbol} {target}>", for_target(p.source, target)
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     space: dict[str, Any] = {"__name__": f"graphc_generated_{p.symbol}"}
-    exec(compile(p.source, name, "exec"), space)
+    exec(compile(source, name, "exec"), space)
     return space[p.symbol]
 
 
-def _source(p: Printed) -> Any:
+def _source(p: Printed, target: Target) -> Any:
     """What Triton's front end takes: function, types, constants, hints."""
     from triton.compiler import ASTSource
 
-    fn = _function(p)
+    fn = _function(p, target)
     signature = {a.name: a.type for a in p.args} | {name: "constexpr" for name, _ in p.constants}
     at = {name: i for i, name in enumerate(fn.arg_names)}
     hints = {(at[a.name],): [["tt.divisibility", a.divisor]] for a in p.args if a.divisor > 1}
@@ -196,7 +201,7 @@ def _compile(p: Printed, target: Target) -> Compiled:
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
 
-    src = _source(p)
+    src = _source(p, target)
     gpu = GPUTarget(target.backend, target.arch, target.warp_size)
     backend = make_backend(gpu)
     # Fusing a * b + c would make results depend on what was fused with what; libdevice keeps subnormals, as NumPy does.
