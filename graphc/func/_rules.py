@@ -15,7 +15,7 @@ from ..errors import AutogradError
 from ..ir import build as P
 from ..ir.node import Node, Value, aval
 from ..ir.recorder import apply, state
-from ..ir.tape import GradNode, alias_value
+from ..ir.tape import GradNode, OutputEdge, alias_value
 from ._batching import lift
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class RuleProgram:
         made = {s for n in self.nodes for s in range(n.slot, n.end)} | {c[0] for c in self.cots if c is not None}
         self.rec = copy.copy(rec)
         self.rec.values, self.rec.outside = {}, {}
+        self.rec.edges = self._edges(rec)  # not all: the node of this rule would hold itself
         for node in self.nodes:
             for k, s in enumerate(node.ins):
                 if s not in made:
@@ -85,6 +86,13 @@ class RuleProgram:
             else:
                 self.shape.append(alias_value(r))
         del self.results, self.gn
+
+    def _edges(self, rec: Recording) -> dict[Any, Any]:
+        """Those of the recording's edges that the replay asks for."""
+        asked = [r.gfn for r in self.results if r is not None]
+        asked += [e for n in self.nodes if n.slot in rec.tape for e in rec.tape[n.slot].edges or ()]
+        keys = {k for e in asked if e is not None for k in ((e.gn, (e.gn, e.index)) if e.__class__ is OutputEdge else (e,))}
+        return {k: rec.edges[k] for k in keys if k in rec.edges}
 
     def node(self, edges: tuple[Any, ...], mapped: tuple[bool, ...], size: int, shared: set[Any]) -> GradNode:
         """The gradient node for all examples; ``mapped`` says which edges belong to values that differ between them,

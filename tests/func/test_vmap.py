@@ -311,6 +311,24 @@ def test_custom_function_differentiated_from_outside(name):
         np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["both", "checkpoint"])
+def test_a_mapped_tape_goes_without_the_collector(name):
+    import gc
+    import weakref
+
+    x, w = graphc.tensor(X).requires_grad_(), graphc.tensor(X[0]).requires_grad_()
+    gc.collect()
+    gc.disable()
+    try:
+        out = gf.vmap(CUSTOM[name], (0, None))(x, w)
+        ref = weakref.ref(out.sum()._read().gfn.edges[0] if name == "both" else out._read().gfn.gn)
+        out.detach().numpy()
+        del out
+        assert ref() is None
+    finally:
+        gc.enable()
+
+
 def test_second_derivative_through_a_mapped_rule():
     def f(w):
         return gf.vmap(lambda b: Scale.apply(b, w)[0].sin().sum())(graphc.tensor(X)).pow(2).sum()
