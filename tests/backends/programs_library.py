@@ -3,12 +3,14 @@ the movement results before them in place or copied."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import programs
-from programs import FIXED, STEPS, Exact, Grower, fits
+from programs import FIXED, STEPS, Exact, Grower, Program, fits
 
-from graphc.dtypes import bool_, int64
+from graphc.dtypes import bool_, int32, int64
 
 
 def _times(e: Exact | None, f: Exact | None) -> Exact | None:
@@ -90,7 +92,7 @@ def put(g: Grower) -> None:
     n = shape[axis]
     some = int(g.pick((1, 2, n, 2 * n)))
     part = (*shape[:axis], some, *shape[axis + 1:])
-    if math.prod(part) > programs.LIMIT:
+    if math.prod(part) > programs.LIMIT or n == 0:
         return
     src = g.of(lambda v: g.dt(v) is dt and g.shape(v) == part and g.is_exact(v))
     if src is None:
@@ -119,3 +121,62 @@ def magnitude_of_scan(x: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
     wide = np.flip(wide, axis) if reverse else wide
     total = np.add.accumulate(wide, axis) * max(1.0, math.sqrt(x.shape[axis]) / 4)
     return np.flip(total, axis) if reverse else total
+
+
+def forgiving(steps: tuple[tuple[Callable[[Grower], Any], float], ...]) -> tuple[tuple[Callable[[Grower], Any], float], ...]:
+    """Steps that give up where a row refuses its operands (the maximum of nothing)."""
+    def wrapped(step: Callable[[Grower], Any]) -> Callable[[Grower], Any]:
+        def run(g: Grower) -> None:
+            try:
+                step(g)
+            except (RuntimeError, IndexError, ValueError, TypeError, ZeroDivisionError):
+                assert len(g.values) == len(g.b.avals)  # refused by inference, before anything was made
+
+        return run
+
+    return tuple([(wrapped(step), weight) for step, weight in steps])
+
+
+# ------------------------------------------------------------------------------------------------------------------ loops
+def _body(r: np.random.Generator, seed: int, dims: tuple[int, ...]) -> tuple[Program, int, int]:
+    """A step of integers: carries, inputs of the step and constants in; new carries and some results out."""
+    dts = (int64, int32)
+    g = Grower(seed, dims, dts)
+    shapes = [tuple([n for n in dims if r.random() < .7]) for _ in range(int(r.integers(2, 6)))]
+    for shape in shapes:
+        g.leaf(shape, g.pick(dts))
+    n_carry = int(r.integers(1, len(shapes)))
+    n_xs = int(r.integers(0, len(shapes) - n_carry + 1))
+    weights = np.array([w for _, w in LIBRARY_STEPS])
+    for _ in range(int(r.integers(2, 12))):
+        LIBRARY_STEPS[int(r.choice(len(LIBRARY_STEPS), p=weights / weights.sum()))][0](g)
+    outs = []
+    for i in range(n_carry):
+        same = [s for s in range(len(g.b.avals)) if g.av(s) is g.av(i)]
+        outs.append(same[-1] if r.random() < .7 else int(r.choice(same)))
+    exact = [s for s in range(len(g.b.avals)) if not g.dt(s).is_floating_point]
+    outs += [int(s) for s in r.choice(exact, int(r.integers(0 if n_carry > 1 else 1, 4)))]
+    return Program(g.b.graph(tuple(outs)), g.arrays, frozenset(exact)), n_carry, n_xs
+
+
+def grow_loop(seed: int) -> Program:
+    """A loop over time with a random body, between kernels that make its operands and read its results."""
+    r = np.random.default_rng(seed)
+    dims = tuple([int(r.choice((1, 2, 3, 5, 8, 17, 33))) for _ in range(int(r.integers(1, 4)))])
+    body, n_carry, n_xs = _body(r, seed, dims)
+    length = int(r.choice((1, 2, 3, 7)))
+    g = Grower(seed, dims, (int64, int32))
+    slots = []
+    for k, node in enumerate(body.graph.inputs):
+        av = node.avals[0]
+        shape = (length, *av.shape) if n_carry <= k < n_carry + n_xs else av.shape
+        slots.append((g.leaf(shape[::-1], av.dtype), g.chance(.4)))
+    ins = []
+    for s, changed in slots:
+        s = g.emit("permute", (s,), (tuple(range(len(g.shape(s))))[::-1],))
+        ins.append(g.emit("add", (s, s)) if changed else s)
+    first = g.emit("loop_scan", tuple(ins), (body.graph, n_carry, n_xs, length, bool(r.random() < .4), 0))
+    outs = list(range(first, first + len(body.graph.outputs)))
+    g.pool += outs[1:]
+    outs += [g.emit("bit_xor", (s, s)) if g.chance(.3) else g.emit("bit_not", (s,)) for s in outs if g.chance(.4)]
+    return Program(g.b.graph(tuple(outs)), g.arrays, frozenset(range(len(g.b.avals))))

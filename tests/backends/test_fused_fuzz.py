@@ -3,13 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import harness
 import numpy as np
 import programs
 import pytest
-from programs_library import LIBRARY_STEPS
+from programs_library import LIBRARY_STEPS, forgiving
 
 from graphc.codegen import index
 from graphc.codegen.fuse import schedule
@@ -22,14 +21,14 @@ from graphc.runtime import jit
 CHUNK = 50
 
 
-def run_native(seeds: range, steps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_native(seeds: range, grow: Callable[[int], programs.Program], monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs of these seeds through all back ends, at vectors of 128, 256 and 512 bits in turn."""
     if not jit.available():
         pytest.skip(jit.reason())
     bits = jit.vector_bits()
     monkeypatch.setattr(program, "PARALLEL_WORK", 0)  # so that threads share even small programs
     for seed in seeds:
-        p = programs.grow(seed, steps=steps)
+        p = grow(seed)
         narrow = min(bits, 128 << seed % 3)
         monkeypatch.setattr(jit, "vector_bits", lambda: narrow)
         try:
@@ -41,12 +40,19 @@ def run_native(seeds: range, steps: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("start", range(0, 1000, CHUNK))
 def test_random_programs_native(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_native(range(start, start + CHUNK), programs.STEPS, monkeypatch)
+    run_native(range(start, start + CHUNK), programs.grow, monkeypatch)
 
 
 @pytest.mark.parametrize("start", range(3000, 3300, CHUNK))
 def test_random_programs_with_library_calls(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_native(range(start, start + CHUNK), LIBRARY_STEPS, monkeypatch)
+    run_native(range(start, start + CHUNK), lambda seed: programs.grow(seed, steps=LIBRARY_STEPS), monkeypatch)
+
+
+@pytest.mark.parametrize("start", range(0, 100, CHUNK))
+def test_random_programs_with_nothing_in_them(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Axes of size 0 among others."""
+    monkeypatch.setattr(programs, "SIZES", (0, 0, 1, 2, 3, 5, 33))
+    run_native(range(start, start + CHUNK), lambda seed: programs.grow(seed, steps=forgiving(LIBRARY_STEPS)), monkeypatch)
 
 
 @pytest.mark.parametrize("start", range(1000, 3000, 500))
