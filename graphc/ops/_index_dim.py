@@ -36,7 +36,10 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False,
     v, idx = val(input), index_value(index, "gather")
     d = norm_dim(dim, v.aval.ndim)
     if idx.aval.size == 0:
-        return to_out(out, P.full(idx.aval.shape, 0, v.aval.dtype, v.aval.device))
+        return to_out(out, P.reshape(P.narrow(P.reshape(v, (v.aval.size,)), 0, 0, 0), idx.aval.shape))
+    if (v.aval.ndim, idx.aval.ndim) in ((0, 1), (1, 0)):  # a number is a vector of one element
+        y = P.gather(P.reshape(v, (v.aval.size,)), P.reshape(idx, (idx.aval.size,)), 0)
+        return to_out(out, P.reshape(y, idx.aval.shape))
     return to_out(out, P.gather(v, idx, d))
 
 
@@ -48,8 +51,11 @@ def _combine(v: Value, idx: Value, s: Value, d: int, mode: str) -> Value:
     """scatter by ``mode``; an empty index changes nothing whatever the shapes."""
     if idx.aval.size == 0:
         return v
-    if mode in ("set", "add") or v.aval.ndim == 0:
+    if mode in ("set", "add"):
         return P.scatter(v, idx, s, d, mode)
+    if v.aval.ndim == 0:
+        flat = [P.reshape(x, (x.aval.size,)) for x in (v, idx, s)]
+        return P.reshape(apply(OPS["scatter_reduce"], tuple(flat), (0, mode)), ())
     return apply(OPS["scatter_reduce"], (v, idx, s), (d, mode))
 
 
@@ -226,6 +232,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, ou
                          f"{v.aval.ndim} dimensions for input, and {idx.aval.ndim} dimensions for indices")
     a, b = list(v.aval.shape), list(idx.aval.shape)
     n, m = a[d], b[d]
+    idx = P.where(P.lt(idx, 0), P.add(idx, n), idx)  # unlike gather, this one counts from the end too
     a[d] = b[d] = 1
     both = broadcast_shapes("take_along_dim", tuple(a), tuple(b))
     va, vb = both[:d] + (n,) + both[d + 1:], both[:d] + (m,) + both[d + 1:]

@@ -44,6 +44,9 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """``x1 . x2 / (max(|x1|, eps) max(|x2|, eps))`` along ``dim`` of the broadcast shape."""
     a, b = _same_float("cosine_similarity", x1, x2)
     shape = broadcast_shapes("cosine_similarity", a.aval.shape, b.aval.shape)
+    if not shape:  # numbers: vectors of one element
+        one = cosine_similarity(wrap(P.reshape(a, (1,))), wrap(P.reshape(b, (1,))), 0, eps)
+        return wrap(P.reshape(one._read(), ()))
     axis = (norm_dim(dim, len(shape)),)
     a, b = P.expand(a, shape), P.expand(b, shape)
     norms = [at_least(p_norm(v, 2.0, axis, True), eps) for v in (a, b)]
@@ -89,6 +92,8 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     x, t = val(input), val(target, "target")
     if weight is not None and weight.dim() != 1:
         raise ArgumentError("weight must be one-dimensional")
+    if x.aval.ndim == 0:
+        x = P.reshape(x, (1,))
     if x.aval.ndim not in (1, 2) or t.aval.size != (x.aval.shape[0] if x.aval.ndim == 2 else 1):
         raise ShapeError(f"inconsistent target size, expected ({x.aval.shape[0] if x.aval.ndim == 2 else 1},) for input "
                          f"of shape {x.aval.shape} but got {t.aval.shape}")
@@ -109,6 +114,8 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, size_average: bool | N
     """``sum max(0, 1 - x[y] + x[j]) / C`` over targets ``y`` (class indices up to the first -1) and others ``j``."""
     reduction = reduction_name(size_average, reduce, reduction)
     x, t = val(input), val(target, "target")
+    if x.aval.ndim == 0:
+        x, t = P.reshape(x, (1,)), P.reshape(t, (1,)) if t.aval.size == 1 else t
     if x.aval.shape != t.aval.shape or x.aval.ndim not in (1, 2):
         raise ShapeError(f"inconsistent target size: {list(t.aval.shape)} for input of size: {list(x.aval.shape)}")
     one_row = x.aval.ndim == 1

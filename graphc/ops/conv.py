@@ -106,7 +106,13 @@ def _conv_transpose(n: int, input: Tensor, weight: Tensor, bias: Any, stride: An
                          f"{w.aval.shape[0]} channels, but got {x.aval.shape[1]} channels instead")
     spatial = tuple([(m - 1) * s - 2 * q + d * (k - 1) + o + 1
                      for m, s, q, d, k, o in zip(x.aval.shape[2:], st, p, di, w.aval.shape[2:], op)])
-    y = apply(OPS["conv_input_grad"], (x, w), (st, p, p, di, groups, spatial))
+    # Output padding beyond the stride (a dilation allows it): first less cropping at the end, then zeros.
+    more = tuple([o if o >= s else 0 for o, s in zip(op, st)])
+    kept = tuple([min(o, q) for o, q in zip(more, p)])
+    inner = tuple([m - o + a for m, o, a in zip(spatial, more, kept)])
+    y = apply(OPS["conv_input_grad"], (x, w), (st, p, tuple([q - a for q, a in zip(p, kept)]), di, groups, inner))
+    if inner != spatial:
+        y = P.pad(y, (0,) * (n + 2), (0, 0, *[m - i for m, i in zip(spatial, inner)]))
     y = _channel_bias(y, bias, n)
     return wrap(P.reshape(y, y.aval.shape[1:]) if single else y)
 

@@ -234,6 +234,8 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     n = (v.aval.shape[-1] if v.aval.ndim else 1) if N is None else int(N)
     if n <= 1:
         raise AutogradError("N must be greater than 1.")
+    if v.aval.ndim == 0:
+        v = P.reshape(v, (1,))
     wide = P.expand(P.unsqueeze(v, v.aval.ndim), (*v.aval.shape, n))
     return wrap(P.pow(wide, P.iota(n, v.aval.dtype, v.aval.device)))
 

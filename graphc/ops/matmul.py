@@ -179,6 +179,13 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
 
     da = tuple([norm_dim(d, va.aval.ndim) for d in da])
     db = tuple([norm_dim(d, vb.aval.ndim) for d in db])
+    ones = [(i, j) for i, j in zip(da, db)
+            if va.aval.shape[i] != vb.aval.shape[j] and 1 in (va.aval.shape[i], vb.aval.shape[j])]
+    if ones:  # a dimension of size 1 broadcasts: the other operand is summed over its own first
+        wide_a = tuple([i for i, _ in ones if va.aval.shape[i] != 1])
+        wide_b = tuple([j for _, j in ones if vb.aval.shape[j] != 1])
+        va = P.reduce("add", va, wide_a, True) if wide_a else va
+        vb = P.reduce("add", vb, wide_b, True) if wide_b else vb
     for i, j in zip(da, db):
         if va.aval.shape[i] != vb.aval.shape[j]:
             raise ShapeError(f"contracted dimensions need to match, but first has size {va.aval.shape[i]} in dim {i} and "

@@ -93,6 +93,7 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: in
         raise ArgumentError("torch.gradient only supports edge_order=1 and edge_order=2.")
     v = input if input.is_floating_point() or input.is_complex() else input.to(get_default_dtype())
     dims = list(range(v.ndim)) if dim is None else [norm_dim(d, v.ndim) for d in ([dim] if isinstance(dim, int) else dim)]
+    spacing = 1 if spacing is None else spacing
     many = isinstance(spacing, (list, tuple))
     if many and len(spacing) != len(dims):
         raise ShapeError("torch.gradient expected spacing to be unspecified, a scalar or it's spacing and dim arguments to "
@@ -127,7 +128,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     d = x - mean
     scaled = d if w is None else d * w
     c = matmul.matmul(scaled, d.mT.conj() if d.is_complex() else d.mT) / norm.clamp(min=0)
-    return c.reshape(()) if input.ndim < 2 else c
+    return c.reshape(()) if c.numel() == 1 else c  # one variable: a number
 
 
 def corrcoef(input: Tensor) -> Tensor:

@@ -277,8 +277,11 @@ def norm_value(v: Value, p: float, axes: tuple[int, ...], keepdim: bool) -> Valu
         s = P.reduce("add", P.mul(v, v), axes, keepdim)
         zero = P.eq(s, 0)
         return P.where(zero, P.zeros_like(s), P.sqrt(P.where(zero, P.full_like(s, 1), s)))
-    s = P.reduce("add", P.pow(a, float(p)), axes, keepdim)
-    return P.pow(s, 1.0 / p)
+    zero = P.eq(v, 0)  # neither an element nor a norm of 0 has a gradient, whatever p
+    powers = P.pow(P.where(zero, P.full_like(a, 1), a), float(p))
+    s = P.reduce("add", P.where(zero, P.full_like(a, 0.0 if p > 0 else math.inf), powers), axes, keepdim)
+    none = P.eq(s, 0)
+    return P.where(none, P.full_like(s, 0.0 if p > 0 else math.inf), P.pow(P.where(none, P.full_like(s, 1), s), 1.0 / p))
 
 
 def vector_norm(x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None,

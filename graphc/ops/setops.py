@@ -54,7 +54,7 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
     n = rows.shape[0]
     change = np.ones(n, bool)
     if n:
-        change[1:] = (rows[1:] != rows[:-1]).reshape(n - 1, -1).any(1)
+        change[1:] = (rows[1:] != rows[:-1]).any(tuple(range(1, rows.ndim)))
     inverse = np.cumsum(change) - 1
     values = rows[change] if axis is None else np.moveaxis(rows[change], 0, axis)
     return _returned(values, arr.dtype, inverse.reshape(arr.shape if axis is None else (-1,)), np.bincount(inverse),

@@ -445,9 +445,11 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 # --------------------------------------------------------------------------------------------------- moving elements
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """Reverse dimensions (copy)."""
-    ds = tuple([norm_dim(d, input.ndim) for d in shape_arg(dims)])
+def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
+    """Reverse dimensions (copy), given as ``flip(x, 0, 1)`` or ``flip(x, dims=(0, 1))``."""
+    if dims is not None:
+        axes = (dims,) if isinstance(dims, (tuple, list)) else ((dims,),)
+    ds = tuple([norm_dim(d, input.ndim) for d in shape_arg(axes)])
     if len(set(ds)) != len(ds):
         raise ShapeError("dim appears multiple times in the list of dims")
     v = val(input)
@@ -531,6 +533,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         return wrap(P.pad(v, tuple([max(a, 0) for a in lo]), tuple([max(b, 0) for b in hi]), fill))
     if mode not in ("reflect", "replicate", "circular"):
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
+    if mode == "circular" and min(*lo, *hi) < 0:  # what is left after cropping is what wraps around
+        starts, stops = tuple([max(0, -a) for a in lo]), tuple([d - max(0, -b) for d, b in zip(sh, hi)])
+        v = P.slice_(v, starts, stops, (1,) * n)
+        sh, lo, hi = v.aval.shape, [max(a, 0) for a in lo], [max(b, 0) for b in hi]
     for d in range(n):
         if lo[d] or hi[d]:
             size = sh[d]
@@ -555,6 +561,10 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of ``size`` every ``step`` along a dimension, as a new last dimension (a copy here)."""
     v = val(input)
     d = norm_dim(dimension, v.aval.ndim)
+    if v.aval.ndim == 0:
+        if size > 1:
+            raise AutogradError(f"maximum size for tensor at dimension 0 is 1 but size is {size}")
+        return wrap(P.reshape(v, (1,)) if size else P.narrow(P.reshape(v, (1,)), 0, 0, 0))
     return wrap(P.window(v, (d,), (size,), (step,), (1,)))
 
 
@@ -628,7 +638,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     shape = tuple([x.numel() for x in ts])
     out = [expand(reshape(x, tuple([-1 if i == k else 1 for i in range(len(ts))])), shape) for k, x in enumerate(ts)]
     if swap:
-        out = [transpose(o, 0, 1) for o in out]
         out[0], out[1] = out[1], out[0]
     return tuple(out)
 
@@ -665,7 +674,7 @@ def block_diag(*tensors: Tensor) -> Tensor:
 
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
     """n-th forward difference."""
-    parts = [x for x in (prepend, input, append) if x is not None]
+    parts = [x for x in (prepend, input, append) if x is not None] if n else [input]
     x = cat(parts, dim) if len(parts) > 1 else input
     d = norm_dim(dim, x.ndim)
     for _ in range(n):

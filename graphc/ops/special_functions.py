@@ -125,8 +125,8 @@ def _np_zeta(s: np.ndarray, q: np.ndarray) -> np.ndarray:
         total = total + b / factorial * term
         term = term * (s + 2 * k + 1) * (s + 2 * k + 2) / (a * a)
         factorial *= (2 * k + 3) * (2 * k + 4)
-    total = np.where(s == 1, np.inf, np.where(s < 1, np.nan, total))
-    return np.where((q <= 0) & (q == np.floor(q)), np.inf, np.where((q <= 0) & (s != np.floor(s)), np.nan, total))
+    total = np.where((q <= 0) & (q == np.floor(q)), np.inf, np.where((q <= 0) & (s != np.floor(s)), np.nan, total))
+    return np.where(s == 1, np.inf, np.where(s < 1, np.nan, total))
 
 
 def zeta(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
@@ -136,8 +136,8 @@ def zeta(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
     if s.requires_grad:
         raise NotImplementedError("the derivative for 'zeta: input' is not implemented.")
     order = to_numpy(s).astype(np.float64)
-    y = _Host.apply(q if q.shape == s.shape or q.ndim >= s.ndim else q.expand(tuple(s.shape)),
-                    lambda v: _np_zeta(order, v), lambda x: -s * zeta(s + 1, x))
+    q = q.expand(np.broadcast_shapes(tuple(s.shape), tuple(q.shape)))
+    y = _Host.apply(q, lambda v: _np_zeta(order, v), lambda x: -s * zeta(s + 1, x))
     return y if out is None else to_out(out, y._read())
 
 

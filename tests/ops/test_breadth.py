@@ -77,7 +77,32 @@ SMOOTH += [(f"grid_sample {mode} {padding} {align}",
            for align in (False, True)]
 SMOOTH += [(f"grid_sample 3d {mode} {padding}", lambda m, i, g, a=(mode, padding): F(m).grid_sample(i, g, *a, False),
             (IMG3, GRID3)) for mode in ("bilinear", "nearest") for padding in ("zeros", "border", "reflection")]
-NO_GRADIENT = {"frexp"}  # the same up to rounding, but torch scales the gradient by the rounded exponent
+Z, S0 = np.array([0.0, -1.5, 2.0, 0.0]), np.array(1.3)
+SMOOTH += [  # corners that comparing with torch's own samples found
+    ("cov one row", lambda m, x: m.cov(x[:1]), (A,)), ("diff none", lambda m, x: m.diff(x, 0, 0, prepend=x), (A,)),
+    ("flip dims", lambda m, x: m.flip(x, dims=(0, 1)), (A,)), ("flip method", lambda m, x: x.flip(1, 0), (A,)),
+    ("gradient spacing", lambda m, x: m.gradient(x, spacing=None, dim=0)[0], (A,)),
+    ("meshgrid xy 0", lambda m, x, y: m.meshgrid(x, y[:3], indexing="xy")[0], (X, X)),
+    ("meshgrid xy 1", lambda m, x, y: m.meshgrid(x, y[:3], indexing="xy")[1], (X, X)),
+    ("meshgrid xy 3d", lambda m, x, y: m.meshgrid(x[:2], y[0], y[:3], indexing="xy")[2], (X, X)),
+    ("cosine of numbers", lambda m, a, b: F(m).cosine_similarity(a, b, 0), (S0, -S0)),
+    ("transposed convolution", lambda m, x, w: F(m).conv_transpose2d(x, w, None, (3, 2), (1, 2), (2, 3), 1, (4, 4)),
+     (IMG, R.standard_normal((3, 2, 4, 5)))),
+    ("transposed convolution beyond", lambda m, x, w: F(m).conv_transpose1d(x, w, None, 1, 1, 3, 1, 5),
+     (IMG[0], R.standard_normal((5, 2, 3)))),
+    ("circular and crop", lambda m, x: F(m).pad(x, (-1, 1, -2, 1), mode="circular"), (IMG,)),
+    ("gather number", lambda m, x: m.gather(x, 0, m.tensor([0, 0])), (S0,)),
+    ("gather at number", lambda m, x: m.gather(x, 0, m.tensor(2)), (X,)),
+    ("gather nothing", lambda m, x: m.gather(x, 0, m.zeros(2, 0, dtype=m.int64)).sum() + x.sum(), (A,)),
+    ("take_along_dim from the end", lambda m, x: m.take_along_dim(x, m.tensor([[-1], [0], [-5]]), 1), (A,)),
+    ("unfold number", lambda m, x: x.unfold(0, 1, 1), (S0,)), ("vander number", lambda m, x: m.linalg.vander(x, N=3), (S0,)),
+    ("tensordot size 1", lambda m, x, y: m.tensordot(x[:1, :1], y, ([0, 1], [1, 0])), (A, B)),
+    ("scatter_reduce numbers", lambda m, x, y: m.scatter_reduce(x, 0, m.tensor(0), y, "amax"), (S0, S0 * 2)),
+    ("norm 0.5 with zeros", lambda m, x: m.linalg.norm(x, 0.5), (Z,)), ("norm 3.5 with zeros", lambda m, x: x.norm(3.5), (Z,)),
+    ("norm of zeros", lambda m, x: m.linalg.vector_norm(x * 0, 3), (Z,)), ("norm -1", lambda m, x: x.norm(-1.0), (X,)),
+    ("zeta sizes", lambda m, q: m.special.zeta(m.tensor([[2.5], [3.0]], dtype=m.float64), q), (X,)),
+    ("margin of a number", lambda m, x: F(m).multi_margin_loss(x, m.tensor(0)), (S0,)),
+]
 
 
 def run(m: Any, fn: Any, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -117,10 +142,17 @@ PLAIN: list[tuple[str, Any, tuple[np.ndarray, ...]]] = [
     ("cfloat", lambda m, a: a.cfloat(), (A,)), ("cov ints", lambda m, a: m.cov(a), (INTS,)),
     ("entr edges", lambda m, a: m.special.entr(a), (np.array([0.0, -1.0, np.inf]),)),
     ("polygamma edges", lambda m, a: m.polygamma(2, a), (np.array([0.0, -0.5, -1.0, -2.25]),)),
-    ("zeta edges", lambda m, a, b: m.special.zeta(a, b), (np.array([1.0, 0.5, 2.0, 3.0]), np.array([1.0, 1.0, 0.0, -1.0]))),
+    ("zeta edges", lambda m, a, b: m.special.zeta(a, b), (np.array([1.0, 0.5, 2.0, 3.0, -2.0, 2.5]), np.array([1.0, 1.0, 0.0, -1.0, -1.0, -0.5]))),
     ("igamma edges", lambda m, a, b: m.igamma(a, b), (np.array([0.0, 1.0, 1.0, -1.0, 2.0]), np.array([1.0, 0.0, np.inf, 1.0, -1.0]))),
     ("hstack out", lambda m, a, b: m.hstack((a, b), out=m.empty(0, dtype=m.float64)), (A, B)),
     ("tensor_split", lambda m, a: m.tensor_split(a, indices=(1, 3), dim=1)[1], (A,)),
+    ("arange of integers", lambda m, a: m.arange(1.0, 5.000001, 2.0, dtype=m.int64), (INTS,)),
+    ("arange down", lambda m, a: m.arange(0.0, -8.000001, -4.0, dtype=m.int32), (INTS,)),
+    ("arange", lambda m, a: m.arange(1.0, 5.000001, 2.0, dtype=m.float64), (INTS,)),
+    ("unique number", lambda m, a: m.unique_consecutive(a[0, 0]), (INTS,)),
+    ("unique rows", lambda m, a: m.unique_consecutive(m.stack([a, a, a + 1]), dim=0, return_counts=True)[1], (INTS,)),
+    ("unique nothing", lambda m, a: m.unique_consecutive(a[:0]), (INTS,)),
+    ("norm -1 with zeros", lambda m, a: m.linalg.vector_norm(a, -1), (Z,)),
     ("split", lambda m, a: a.split(split_size=2, dim=1)[2], (A,)), ("is_same_size", lambda m, a: m.tensor(m.is_same_size(a, a.T)), (A,)),
 ]
 
