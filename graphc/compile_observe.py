@@ -358,7 +358,7 @@ class Observation:
                 named(self.template), tuple([(k, name(x)) for k, x in self.sources]),
                 tuple([(n, tuple([(k, name(x)) for k, x in more])) for n, more in self.shared]),
                 tuple(sorted(self.handles)), tuple(map(id, self.steps)),
-                tuple(self.moved), self.modes)
+                tuple(self.moved), self.modes, self.arguments.outline, self.arguments.shapes)
 
 
 def _edge(v: Value) -> Any:

@@ -189,11 +189,15 @@ class Replay:
         self.history: list[Observation] = []
         self.off = ""  # why observing has stopped
         self.why = ""  # why the latest call could not be learned from
-        self.fruitless = self.replayed = self.audits = 0
+        self.fruitless = self.unused = self.replayed = self.audits = 0  # unused: calls observed since the last fit
 
     # ---------------------------------------------------------------------------------------------------------- skipping
     def find(self, a: Arguments) -> Variant | None:
-        return next((v for v in self.variants if v.fits(a)), None)
+        for v in self.variants:
+            if v.fits(a):
+                self.unused = 0
+                return v
+        return None
 
     def due(self, v: Variant) -> bool:
         """Whether this call of ``v`` is an audit."""
@@ -227,6 +231,9 @@ class Replay:
         """Finish an observation; two equal ones in a row make a variant, unless it confirms the one under audit."""
         try:
             o.finish(recorder.state.region, out, args, kwargs)
+            self.unused += 1
+            if self.unused > 4 * _MAX_VARIANTS:
+                self.off = self.why = "what it is called with, or what it sees, never comes again"
             if self.history and self.history[-1].key() != o.key():
                 self.history.clear()
             self.history.append(o)

@@ -31,6 +31,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, dtype, d
           type(NotImplemented))
 _OPEN_MODULES = frozenset(("math", "cmath", "operator", "functools", "typing", "collections", "collections.abc", "enum",
                            "dataclasses", "abc", "__future__", "builtins", "contextlib"))
+_MOST = 50_000  # guards; checking more would take longer than the Python it saves
 _STATELESS = frozenset(("builtins", "typing", "abc", "enum", "collections", "collections.abc", "dataclasses"))
 _EFFECTS = frozenset(("print", "input", "open", "exec", "eval", "globals", "locals", "vars", "breakpoint", "id", "next", "iter",
                       "setattr", "delattr", "__import__"))
@@ -68,6 +69,8 @@ class Scene:
         self._todo: list[Any] = list(roots)
         while self._todo:
             self._visit(self._todo.pop())
+            if len(self.guards) > _MOST:
+                raise Hidden(f"more than {_MOST} places that may change")
         self.states = [_tensor_state(t) for t in self.tensors]
 
     # ------------------------------------------------------------------------------------------------------------ walking
@@ -153,6 +156,7 @@ class Scene:
                 continue
             if _foreign(sys.modules.get(c.__module__)):
                 raise Hidden(f"an object of type {c.__module__}.{c.__qualname__}")
+            self.guards.append((LENGTH, c.__dict__, None, len(c.__dict__)))
             for key, x in c.__dict__.items():
                 if key.startswith("__") and key not in ("__call__", "__init__", "__getattr__", "__getattribute__", "__iter__",
                                                         "__len__", "__getitem__", "__enter__", "__exit__"):

@@ -134,7 +134,8 @@ CHANGES = {
     "a list's item": lambda w: w["items"].__setitem__(0, 9.0),
     "an attribute": lambda w: setattr(w["config"], "scale", 7.0),
     "a class attribute": lambda w: setattr(type(w["config"]), "offset", 8.0),
-    "a method": lambda w: setattr(type(w["config"]), "use", lambda self, x: x * 100),
+    "a method": lambda w: setattr(type(w["config"]).__base__, "use", lambda self, x: x * 100),
+    "a method of a subclass": lambda w: setattr(type(w["config"]), "use", lambda self, x: x * 50),
     "a tensor replaced": lambda w: w.update(t=graphc.full((2,), 3.0)),
     "a tensor written": lambda w: w["t"].fill_(4.0),
     "a tensor's dtype": lambda w: w.update(t=w["t"].double()),
@@ -154,19 +155,21 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", list(CHANGES))
 def test_every_change_is_seen_by_the_next_call(name: str) -> None:
-    class Config:
-        offset = 1.0
-
+    class Base:
         def __init__(self):
             self.scale = 2.0
 
         def use(self, x):
             return x * self.scale + self.offset
 
+    class Config(Base):
+        offset = 1.0
+
     def calls(compile):
         graphc.manual_seed(0)
-        Config.offset = 1.0
-        Config.use = used
+        Config.offset, Base.use = 1.0, used
+        if "use" in vars(Config):
+            del Config.use
         w = {"k": 1, "zero": 0.0, "items": [1.0, 2.0], "config": Config(), "t": graphc.ones(2), "drop": nn.Dropout(0.5),
              "net": nn.Sequential(nn.Tanh())}
 
@@ -186,7 +189,7 @@ def test_every_change_is_seen_by_the_next_call(name: str) -> None:
             graphc.set_default_dtype(graphc.float32)
         return out, f
 
-    used = Config.use
+    used = Base.use
     want, _ = calls(lambda fn: fn)
     got, f = calls(replay)
     assert repr(got) == repr(want)
@@ -295,6 +298,12 @@ def test_the_first_calls_are_audited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f._replay.audits == 3 and f.explain().replayed == 5
 
 
+def test_arguments_that_never_repeat_end_the_watching() -> None:
+    f = replay(lambda x, k: x * k)
+    assert [f(graphc.ones(1), k).item() for k in range(60)] == [float(k) for k in range(60)]
+    assert f.explain().replayed == 0 and "never comes again" in f.explain().replay_refused
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 SPARE = [0]
 
@@ -323,7 +332,15 @@ def drawing(x):
     return x + float(np.random.rand())
 
 
-REFUSED = {"counting": (counting, "it changes 0: 2"), "printing": (printing, r"it uses print\(\)"), "reading": (reading, "reads a value"),
+MANY = list(range(60_000))
+
+
+def wide(x):
+    return x + len(MANY)
+
+
+REFUSED = {"wide": (wide, "more than 50000 places"),
+           "counting": (counting, "it changes 0: 2"), "printing": (printing, r"it uses print\(\)"), "reading": (reading, "reads a value"),
            "clock": (clock, "__import__|time|number"), "drawing": (drawing, "the module numpy")}
 
 
