@@ -216,7 +216,7 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = N
     if end is None:
         start, end = 0, start
     start, end, step = [x.item() if isinstance(x, Tensor) else x for x in (start, end, step)]
-    if dtype is not None and dtype.category == 1:  # an integer dtype cuts the ends to integers first
+    if dtype is dtypes.int64:  # this dtype alone cuts the ends to integers first, as in PyTorch
         whole = [int(x) for x in (start, end, step)]
         start, end, step = whole if whole[2] else (start, end, step)
     if step == 0:
