@@ -20,6 +20,10 @@ __all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "functional"
 
 
 def __getattr__(name: str):  # type: ignore[no-untyped-def]
+    if name == "forward_ad":
+        import importlib
+
+        return importlib.import_module("graphc.autograd.forward_ad")
     if name in ("gradcheck", "gradgradcheck"):
         from . import gradcheck as module
 
