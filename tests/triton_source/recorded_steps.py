@@ -82,3 +82,23 @@ def workload(name: str, tiny: bool = False) -> Any:
 def kernels(graph: Graph) -> list[Printed]:
     """The loop code of a graph as Triton source."""
     return [print_kernel(k) for k in schedule(graph).steps if isinstance(k, Kernel)]
+
+
+def gpt2(layers: int = 2, vocabulary: int = 8192, batch: int = 2) -> Any:
+    """A GPT-2 training step of full width under bfloat16 autocast; layers and vocabulary do not change which kernels run."""
+    from torchlike import MODELS
+
+    net = MODELS["gpt"](graphc, {"layers": layers, "width": 768, "heads": 12, "context": 1024, "batch": batch,
+                                 "vocabulary": vocabulary, "sdpa": True})
+    optimizer = graphc.optim.AdamW(net.parameters(), lr=1e-3)
+    x, y = graphc.randint(0, vocabulary, (batch, 1024)), graphc.randint(0, vocabulary, (batch, 1024))
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        with graphc.autocast("cpu", dtype=graphc.bfloat16):
+            loss = graphc.nn.functional.cross_entropy(net(x), y.flatten())
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return captured(step, x, y)

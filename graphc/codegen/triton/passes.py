@@ -2,6 +2,8 @@
 few results for the device's processors are cut in two."""
 from __future__ import annotations
 
+import math
+
 from ...ir.node import Graph, GraphBuilder, Node
 from ...ir.optable import OPS
 from ...ir.passes import PASSES
@@ -69,11 +71,22 @@ def split_for(graph: Graph, target: Target) -> Graph:
     for node in graph.nodes:
         ins = tuple([new[s] for s in node.ins])
         if _is_thin(node, target):
-            new.append(split_node(b, node, ins[0]))
+            new.append(_cut(b, node, ins[0]))
             continue
         first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
         new.extend(range(first, first + len(node.avals)))
     return b.graph(tuple([new[s] for s in graph.outputs]))
+
+
+def _cut(b: GraphBuilder, node: Node, x: int) -> int:
+    """The reduction in two steps; reduced axes that are neighbours count as one."""
+    kind, axes = node.attrs
+    first, last = min(axes), max(axes) + 1
+    if len(axes) > 1 and last - first == len(axes):
+        shape = node.in_avals[0].shape
+        x = b.emit(OPS["reshape"], (x,), ((*shape[:first], math.prod(shape[first:last]), *shape[last:]),), node.loc)
+        node = Node(node.op, (x,), (kind, (first,)), node.avals, (b.avals[x],), node.slot, node.loc)
+    return split_node(b, node, x)
 
 
 def _is_thin(node: Node, target: Target) -> bool:
@@ -83,7 +96,9 @@ def _is_thin(node: Node, target: Target) -> bool:
     if wanted_everywhere(node):
         return True
     x, axes = node.in_avals[0], node.attrs[1]
-    if x.size < LARGE or not axes or x.shape[min(axes)] < 64 or node.avals[0].dtype.is_complex:
+    if x.size < LARGE or not axes or node.avals[0].dtype.is_complex:
         return False
+    first, last = min(axes), max(axes) + 1
+    long = math.prod(x.shape[first:last]) if last - first == len(axes) else x.shape[first]
     rows = node.avals[0].size
-    return (rows if x.ndim - 1 in axes else -(-rows // COLUMNS)) < target.processors
+    return long >= 64 and (rows if x.ndim - 1 in axes else -(-rows // COLUMNS)) < target.processors
