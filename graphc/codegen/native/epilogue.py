@@ -82,6 +82,8 @@ class Epilogue(Printer):
             self.vector_loop("%col", f.add("%col", "%cols"), lambda acc: self.columns(env), ())
 
         f.loop("0", "%rows", one)
+        if self.streaming:
+            f.emit("fence seq_cst")
         f.emit("ret void")
 
     def columns(self, env: Env) -> tuple[str, ...]:

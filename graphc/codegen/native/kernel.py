@@ -137,6 +137,8 @@ class Printer(Reductions):
             self.vector_loop(start, stop, lambda acc: self.rows(run, env), ())
 
         f.loop(lo, hi, task)
+        if self.streaming:
+            f.emit("fence seq_cst")  # what went past the caches is there before other threads are told so
 
     def rows(self, run: str, env: Env) -> Sequence[str]:
         """What one step along a kept vector axis covers: a row in each lane, or a run of them along the second axis."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ...runtime import memory
 from .. import index
 from ..index import Ix
 from ..loop_ir import Access, Guard
 from . import opcodes
 from .kernel_layout import Env, Layout, Val
-from .llvm import lanes, vec
+from .llvm import byte_size, lanes, vec
+
+STREAM = 3 / 8  # of the last cache: larger results are written past the caches
 
 
 class Accesses(Layout):
@@ -227,13 +230,36 @@ class Accesses(Layout):
         val = self.spread(val)
         w = self.width
         contiguous = index.coefficient(a.ix, self.vaxis) == 1
-        start = self.scalar_ix(a.ix, place, env, self.vaxis) if contiguous else ""
-        for u, first in enumerate(self.lanes.starts):
-            x = opcodes.store_convert(f, dt, val.ty, val.regs[u % len(val.regs)])
-            if contiguous:
-                f.store(vec(w, mem), x, f.at(mem, base, f.add(start, first)), self.lanes.mask)
-            else:
+        out = [opcodes.store_convert(f, dt, val.ty, val.regs[u % len(val.regs)]) for u in range(len(self.lanes.starts))]
+        if not contiguous:
+            for u, x in enumerate(out):
                 f.scatter(vec(w, mem), x, base, self.vector_ix(a.ix, place, env, u), self.lanes.mask)
+            return
+        start = self.scalar_ix(a.ix, place, env, self.vaxis)
+        at = [f.at(mem, base, f.add(start, first)) for first in self.lanes.starts]
+        streams = self.streams(n, vec(w, mem), at[0])
+        if streams is not None:
+            with f.when(streams):
+                for x, p in zip(out, at):
+                    f.store(vec(w, mem), x, p, meta=", !nontemporal !{i32 1}", align=w * byte_size(mem))
+            with f.when(f.op("xor", "i1", streams, "true")):
+                for x, p in zip(out, at):
+                    f.store(vec(w, mem), x, p)
+            return
+        for x, p in zip(out, at):
+            f.store(vec(w, mem), x, p, self.lanes.mask)
+
+    def streams(self, n: int, ty: str, address: str) -> str | None:
+        """Whether a store goes past the caches: results larger than they are, in whole aligned vectors (i1; None: never)."""
+        assert self.lanes is not None
+        size = lanes(ty) * byte_size(ty)
+        if self.lanes.mask is not None or size < 16 or size & size - 1:
+            return None
+        f, b = self.f, self.k.buffers[self.k.stores[n].access.buffer]
+        large = self.flag(("stream", n), b.size * b.dtype.itemsize >= STREAM * memory.last_level_cache())
+        self.streaming = True
+        low = f.op("and", "i64", f.let(f"ptrtoint ptr {address} to i64"), str(size - 1))
+        return f.op("and", "i1", f.cmp("eq", "i64", low, "0"), f.cmp("ne", "i64", large, "0"))
 
     def scratch_at(self, i: int, u: int) -> str:
         """Address of unrolled vector ``u`` of a kept value in this thread's scratch rows (8 bytes an element)."""

@@ -57,6 +57,7 @@ class Layout:
         self.pointers = [self.entry(f"load ptr, ptr %args.{i}, !invariant.load !{{}}", i) for i in range(len(k.buffers))]
         self.extents = [self.number(e, fixed=False) for e in k.extents]
         self.lanes: Lanes | None = None
+        self.streaming = False  # some stores may go past the caches
         self.scratch_base = self.scratch_length = ""  # of this thread's scratch rows, and elements of each
         self.sweeps = max(self.stages, default=0) + 1
         self.plan_sweeps()
@@ -155,6 +156,13 @@ class Layout:
         word = len(self.k.buffers) + 2 + len(self.numbers)
         self.numbers.append(n)
         return self.entry(f"load i64, ptr %args.{word}, !invariant.load !{{}}", word)
+
+    def flag(self, key: tuple[object, ...], on: bool) -> str:
+        """A run-time truth value (0 or 1), the same for every use of ``key``."""
+        found = self.named.get(key)
+        if found is None:
+            found = self.named[key] = self.number(int(on), fixed=False)
+        return found
 
     def coef(self, key: tuple[object, ...], n: int) -> str:
         """The number ``n`` at one place of the kernel: loaded once for that place."""

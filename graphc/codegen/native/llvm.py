@@ -212,9 +212,9 @@ class Function:
         return self.let(f"call {ty} @llvm.masked.load.{mangle(ty)}.p0(ptr align {align} {address}, {m} {mask}, {ty} {other})"
                         f"{meta}")
 
-    def store(self, ty: str, value: str, address: str, mask: str | None = None, meta: str = "") -> None:
+    def store(self, ty: str, value: str, address: str, mask: str | None = None, meta: str = "", align: int = 0) -> None:
         """Store a scalar or vector; lanes outside ``mask`` are left alone."""
-        align = byte_size(ty)
+        align = align or byte_size(scalar_of(ty))
         if mask is None:
             self.emit(f"store {ty} {value}, ptr {address}, align {align}{meta}")
             return
