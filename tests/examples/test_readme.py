@@ -27,7 +27,7 @@ def test_commands() -> None:
     commands = re.search(r"```sh\n(.*?)```", README, re.S)
     assert commands
     lines = [line.split("#")[0].strip() for line in commands[1].splitlines()]
-    assert lines == ["pip install -e . && python examples/mnist_mlp.py", "pip install -e '.[test]' && pytest"]
+    assert lines == ["pip install -e '.[native]' && python examples/mnist_mlp.py", "pip install -e '.[test,native]' && pytest"]
 
 
 def test_program(tmp_path: Path) -> None:
