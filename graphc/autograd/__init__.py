@@ -1,6 +1,8 @@
 """Automatic differentiation with PyTorch's API; the walk itself is in ``engine.py``."""
 from __future__ import annotations
 
+from typing import Any
+
 from . import functional
 from .function import Function
 from .functional import backward, grad
@@ -17,6 +19,15 @@ from .mode import (
 
 __all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "functional", "grad", "inference_mode", "is_grad_enabled",
            "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
+
+
+def front(module: str) -> Any:
+    """A module of ``graphc.func``, which is built on this package and does part of what PyTorch has here."""
+    import importlib
+
+    from .. import func
+
+    return importlib.import_module(f"{func.__name__}.{module}")
 
 
 def __getattr__(name: str):  # type: ignore[no-untyped-def]
