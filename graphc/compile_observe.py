@@ -5,13 +5,12 @@ data, so that the same can be done again with other data. :class:`Unfit` says wh
 """
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from .compile_scene import RATE, Scene, first_change, modes
 from .ir.node import Node, Value
-from .ir.recorder import SCALAR, Region, region_graph
+from .ir.recorder import SCALAR, Region, drop_dead_writes, region_graph
 from .ir.tape import AccumulateGrad, GradNode
 from .tensor import Tensor
 
@@ -170,6 +169,7 @@ class Observation:
     # ------------------------------------------------------------------------------------------------- after the Python ran
     def finish(self, reg: Region, out: Any, args: Any, kwargs: Any) -> None:
         """Take down what the call did. Unfit if it did anything that can't be repeated without Python."""
+        drop_dead_writes(reg)
         self._program(reg)
         again: tuple[list[Any], list[Any]] = ([], [])
         if flatten((args, kwargs), *again) != self.arguments.outline or [id(t) for t in again[0]] != \
@@ -192,7 +192,6 @@ class Observation:
             self._argument(i, t)
         homes: set[int] = set()
         self.template = self._outline(out, homes)
-        self._forgotten(reg)
         self.live = [(v.slot, v.aval, None if k in self.plain else _edge(v)) for k, v in enumerate(live)]
         missing = [v for v in live if self.index[id(v)] not in self.claimed]
         if missing:
@@ -219,13 +218,6 @@ class Observation:
         self.slots = tuple([v.slot for v in self._live(reg)])
         self.inputs = region_graph(reg.cursor, ()).inputs
         self.numbers = [b for node, b in zip(self.inputs, reg.bindings) if node.op is SCALAR]
-
-    def _forgotten(self, reg: Region) -> None:
-        """Claim what only the log of writes still holds: gradients used up and forgotten within the call."""
-        for entry in reg.writes:
-            if isinstance(entry[0], Tensor) and entry[0]._alias is None and sys.getrefcount(entry[0]) <= 2:
-                if id(entry[0]._v) in self.index:
-                    self._claim(entry[0]._v)
 
     def _let_go(self, v: Value) -> None:
         """Claim a value that only a detached result still refers to, and what its history keeps."""

@@ -336,6 +336,7 @@ def flush(reason: str = "read") -> None:
         state.watch.on_flush(reason)
     state.region = Region()
     counters["flushes"] += 1
+    drop_dead_writes(reg)
     live = [v for r in reg.live if (v := r()) is not None and v.region is reg]
     if not live:
         return
@@ -358,6 +359,13 @@ def flush(reason: str = "read") -> None:
     for v, buf in zip(live, buffers):
         v.buffer = buf
         v.region = None
+
+
+def drop_dead_writes(reg: Region) -> None:
+    """Forget writes into tensors that only the log still holds (gradients clipped, used and dropped): nobody can see them, so
+    they need no result."""
+    writes = reg.writes
+    writes[:] = [w for w in writes if _count(w[0]) > _LOGGED]
 
 
 def _unheld(reg: Region, donors: Sequence[int]) -> list[int]:
@@ -387,6 +395,7 @@ def _held_by_region() -> int:
 
 
 _HELD = _held_by_region()
+_LOGGED = [_count(w[0]) for w in [(object(), None)]][0]  # reference count of what only a tuple of a list holds
 
 
 def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:

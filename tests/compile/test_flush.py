@@ -39,3 +39,24 @@ def test_views_and_inputs_are_no_pending_memory(monkeypatch: pytest.MonkeyPatch)
     z = [y * k for k in (2.5, 3.5, 4.5, 5.5, 6.5)]
     assert recorder.counters["flushes"] > flushes, "results do count"
     assert y[0, 0].item() == 78.125 and z[1][0, 0].item() == 3.5 * 78.125
+
+
+def test_gradients_dropped_within_a_call_are_not_stored() -> None:
+    nn = graphc.nn
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    opt = graphc.optim.SGD(net.parameters(), lr=0.1)
+
+    def step(x):
+        loss = net(x).square().sum()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+        for p in net.parameters():
+            p.grad.mul_(2)
+        opt.step()
+        opt.zero_grad()
+        return loss
+
+    run = graphc.compile(step)
+    for _ in range(3):
+        run(graphc.ones(5, 3))
+    assert run.explain().graph is not None and len(run.explain().graph.outputs) == 5, "the loss and four parameters"
