@@ -67,6 +67,8 @@ def _conv(n: int, input: Tensor, weight: Tensor, bias: Any, stride: Any, padding
     st, di = tuple_of(stride, n, "stride"), tuple_of(dilation, n, "dilation")
     if any(s <= 0 for s in st):
         raise AutogradError("non-positive stride is not supported")
+    if any(d <= 0 for d in di):
+        raise AutogradError("dilation should be greater than zero")
     if w.aval.ndim != n + 2:
         raise ShapeError(f"expected {n + 2}-dimensional weight for conv{n}d, got {list(w.aval.shape)}")
     lo, hi = _padding(padding, w.aval.shape[2:], st, di)

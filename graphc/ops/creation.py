@@ -217,10 +217,12 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = N
         start, end = 0, start
     start, end, step = [x.item() if isinstance(x, Tensor) else x for x in (start, end, step)]
     if dtype is dtypes.int64:  # this dtype alone cuts the ends to integers first, as in PyTorch
-        whole = [int(x) for x in (start, end, step)]
+        whole = [int(x) if math.isfinite(x) else x for x in (start, end, step)]
         start, end, step = whole if whole[2] else (start, end, step)
     if step == 0:
         raise AutogradError("step must be nonzero")
+    if not all(math.isfinite(x) for x in (start, end)):
+        raise AutogradError(f"unsupported range: {start} -> {end}")
     if (step > 0 and end < start) or (step < 0 and end > start):
         raise AutogradError("upper bound and lower bound inconsistent with step sign")
     ints = all(isinstance(x, (int, np.integer)) for x in (start, end, step))

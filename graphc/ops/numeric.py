@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..dtypes import bool_, float64, get_default_dtype, int64
-from ..errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from ..errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, ShapeError
 from ..ir import build as P
 from ..tensor import Tensor, from_array, to_numpy, wrap
 from . import matmul, pointwise, reduction, shape
 from ._common import binary_values, norm_dim, norm_dims, to_out, val
+from .complex_parts import abs, complex, imag, real
 from .creation import as_tensor, ones_like
 from .pointwise import sqrt
 
@@ -90,9 +91,10 @@ def _gradient_along(v: Tensor, d: int, h: Any, order: int) -> Tensor:
 def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> tuple[Tensor, ...]:
     """Numerical derivative of samples along each of ``dim`` (second order inside): a tuple with one tensor per dimension."""
     if edge_order not in (1, 2):
-        raise ArgumentError("torch.gradient only supports edge_order=1 and edge_order=2.")
+        raise AutogradError("torch.gradient only supports edge_order=1 and edge_order=2.")
     v = input if input.is_floating_point() or input.is_complex() else input.to(get_default_dtype())
     dims = list(range(v.ndim)) if dim is None else [norm_dim(d, v.ndim) for d in ([dim] if isinstance(dim, int) else dim)]
+    norm_dims(dims, v.ndim)  # refuses a dimension given twice
     spacing = 1 if spacing is None else spacing
     many = isinstance(spacing, (list, tuple))
     if many and len(spacing) != len(dims):
@@ -113,6 +115,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     x = input.reshape(1, -1) if input.ndim < 2 else input
     if not (x.is_floating_point() or x.is_complex()):
         x = x.to(get_default_dtype())
+    _check_weights(x, fweights, aweights)
     w: Any = None
     if fweights is not None:
         w = fweights
@@ -131,6 +134,22 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, a
     return c.reshape(()) if c.numel() == 1 else c  # one variable: a number
 
 
+def _check_weights(x: Tensor, fweights: Tensor | None, aweights: Tensor | None) -> None:
+    for name, w in (("fweights", fweights), ("aweights", aweights)):
+        if w is None:
+            continue
+        if w.ndim > 1:
+            raise ShapeError(f"cov(): expected {name} to have one or fewer dimensions but got {name} with {w.ndim} dimensions")
+        if w.dtype is bool_ or (w.is_floating_point() == (name == "fweights")) or w.is_complex():
+            kind = "integral" if name == "fweights" else "floating point"
+            raise DTypeError(f"cov(): expected {name} to have {kind} dtype but got {name} with {w.dtype.name} dtype")
+        if w.numel() != x.shape[1]:
+            raise ShapeError(f"cov(): expected {name} to have the same numel as there are observations in the input but got "
+                             f"{w.numel()} != {x.shape[1]}")
+        if bool((w < 0).any()):
+            raise AutogradError(f"cov(): {name} cannot be negative")
+
+
 def corrcoef(input: Tensor) -> Tensor:
     """Pearson correlation of variables in rows: covariances over standard deviations, clipped to [-1, 1]."""
     if input.ndim > 2:
@@ -139,6 +158,10 @@ def corrcoef(input: Tensor) -> Tensor:
     c = cov(input)
     if c.ndim == 0:
         return c / c
+    if c.is_complex():
+        d = sqrt(real(c.diagonal()))
+        r = c / d.unsqueeze(1) / d.unsqueeze(0)
+        return complex(real(r).clamp(-1, 1), imag(r).clamp(-1, 1))
     s = sqrt(c.diagonal())
     return (c / s.unsqueeze(1) / s.unsqueeze(0)).clamp(-1, 1)
 
@@ -153,7 +176,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float, *, out: Tensor | N
     if input.ndim < 2:
         raise ShapeError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
     others = norm_dims([k for k in range(input.ndim) if k != d], input.ndim)
-    size = reduction.vector_norm(input, p, others, True)
+    size = reduction.vector_norm(abs(input), p, others, True)
     factor = pointwise.clamp(maxnorm / (size + 1e-7), max=1.0)
     return to_out(out, (input * factor)._read())
 
@@ -173,6 +196,7 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
 # --------------------------------------------------------------------------------------------- integers, bits of floats
 def _on_host(name: str, ufunc: Any, doc: str, integers: bool) -> Any:
     def f(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+        val(input), val(other, "other")  # tensors both: numbers are refused
         a, b = binary_values(name, input, other)
         if (a.aval.dtype.category == 1) != integers:
             raise NotImplementedError(f"\"{name}\" not implemented for '{a.aval.dtype.name}'")
@@ -221,7 +245,8 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     have = tuple(self.shape)
     if len(target) > len(have) or any(t not in (1, h) for t, h in zip(target[::-1], have[::-1])):
         raise ShapeError(f"size {{{list(target)}}} is not expandable to size {{{list(have)}}}.")
-    return wrap(P.sum_to(val(self), target))
+    v = val(self)
+    return wrap(P.sum_to(v if v.aval.dtype.category >= 2 else P.cast(v, int64), target))
 
 
 def frobenius_norm(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Tensor | None = None) -> Tensor:

@@ -393,6 +393,9 @@ def bitwise_not(input: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """``|a - b| <= atol + rtol*|b|`` elementwise."""
+    a, b = val(input), val(other, "other")
+    if rtol < 0 or atol < 0:
+        raise AutogradError(f"rtol and atol must be greater than or equal to zero, but got {rtol} and {atol}")
     a, b = binary_values("isclose", input, other)
     same = P.eq(a, b)
     if a.aval.dtype.category >= 2:

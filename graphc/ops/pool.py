@@ -25,6 +25,10 @@ def _geometry(v: Value, n: int, kernel: Any, stride: Any, padding: Any, dilation
     p, d = tuple_of(padding, n, "padding"), tuple_of(dilation, n, "dilation")
     if v.aval.ndim not in (n + 1, n + 2):
         raise ShapeError(f"pool{n}d: Expected {n + 1}D or {n + 2}D input, got shape {list(v.aval.shape)}")
+    for what, values, least in (("kernel size", k, 1), ("stride", s, 1), ("dilation", d, 1), ("pad", p, 0)):
+        if min(values) < least:
+            must = "greater than zero" if least else "non-negative"
+            raise AutogradError(f"pool{n}d: {what} must be {must}, but got {what}: {min(values)}")
     if any(2 * a > m for a, m in zip(p, k)):
         raise AutogradError(f"pad should be at most half of effective kernel size, but got pad={p[0]}, kernel_size={k[0]} and "
                             f"dilation={d[0]}")
@@ -96,6 +100,8 @@ def max_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
 def _avg(n: int, input: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
          divisor: int | None) -> Tensor:
     v = val(input)
+    if divisor == 0:
+        raise AutogradError("divisor must be not zero")
     k, s, lo, hi, d = _geometry(v, n, kernel, stride, padding, 1, ceil_mode)
     lead = v.aval.ndim - n
     axes = tuple(range(lead, v.aval.ndim))
@@ -160,6 +166,10 @@ def _adaptive_sizes(v: Value, n: int, output_size: Any) -> tuple[int, ...]:
     if v.aval.ndim not in (n + 1, n + 2):
         raise ShapeError(f"adaptive_pool{n}d(): Expected {n + 1}D or {n + 2}D tensor, but got {list(v.aval.shape)}")
     size = (output_size,) * n if output_size is None or isinstance(output_size, int) else tuple(output_size)
+    if len(size) != n:
+        raise ShapeError(f"adaptive_pool{n}d: output_size must have {n} elements, got {size}")
+    if any(m is not None and m < 0 for m in size):
+        raise ShapeError(f"adaptive_pool{n}d: elements of output_size must be greater than or equal to 0 but received {size}")
     return tuple([d if m is None else int(m) for m, d in zip(size, v.aval.shape[-n:])])
 
 

@@ -151,6 +151,9 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     if len(src) != len(dst):
         raise ShapeError(f"movedim: Invalid source or destination dims: source ({src} dims) should contain the same number "
                          f"of dims as destination ({dst} dims)")
+    for what, dims in (("source", src), ("destination", dst)):
+        if len(set(dims)) != len(dims):
+            raise ShapeError(f"movedim: repeated dim in `{what}` ({dims})")
     order = [d for d in range(n) if d not in src]
     for d, s in sorted(zip(dst, src)):
         order.insert(d, s)
@@ -297,6 +300,8 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None)
 
 def hstack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor:
     ts = [atleast_1d(x) for x in tensors]
+    if not ts:
+        raise AutogradError("hstack expects a non-empty TensorList")
     return cat(ts, 0 if ts[0].ndim == 1 else 1, out=out)
 
 
@@ -457,16 +462,24 @@ def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
 
 
 def fliplr(input: Tensor) -> Tensor:
+    if input.ndim < 2:
+        raise ShapeError("Input must be >= 2-d.")
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
+    if input.ndim < 1:
+        raise ShapeError("Input must be >= 1-d.")
     return flip(input, 0)
 
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Rotate by 90 degrees in the plane of ``dims``."""
-    a, b = dims
+    if len(dims) != 2:
+        raise AutogradError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    a, b = [norm_dim(d, input.ndim) for d in dims]
+    if a == b:
+        raise AutogradError(f"expected rotation dims to be different, but got dim0 = {a} and dim1 = {b}")
     k %= 4
     if k == 1:
         return transpose(flip(input, b), a, b)
@@ -674,6 +687,8 @@ def block_diag(*tensors: Tensor) -> Tensor:
 
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
     """n-th forward difference."""
+    if n < 0:
+        raise AutogradError(f"order must be non-negative but got {n}")
     parts = [x for x in (prepend, input, append) if x is not None] if n else [input]
     x = cat(parts, dim) if len(parts) > 1 else input
     d = norm_dim(dim, x.ndim)

@@ -149,6 +149,8 @@ PLAIN: list[tuple[str, Any, tuple[np.ndarray, ...]]] = [
     ("arange of integers", lambda m, a: m.arange(1.0, 5.000001, 2.0, dtype=m.int64), (INTS,)),
     ("arange down", lambda m, a: m.arange(0.0, -8.000001, -4.0, dtype=m.int32), (INTS,)),
     ("arange", lambda m, a: m.arange(1.0, 5.000001, 2.0, dtype=m.float64), (INTS,)),
+    ("corrcoef complex", lambda m, a: m.corrcoef(a), (A + 1j * B,)), ("renorm complex", lambda m, a: m.renorm(a, 2, 0, 1.0), (A + 1j * B,)),
+    ("sum_to_size bool", lambda m, a: (a > 0).sum_to_size(1, 3), (INTS,)),
     ("unique number", lambda m, a: m.unique_consecutive(a[0, 0]), (INTS,)),
     ("unique rows", lambda m, a: m.unique_consecutive(m.stack([a, a, a + 1]), dim=0, return_counts=True)[1], (INTS,)),
     ("unique nothing", lambda m, a: m.unique_consecutive(a[:0]), (INTS,)),
@@ -172,6 +174,18 @@ ERRORS: list[Any] = [
     lambda m: F(m).affine_grid(m.ones(1, 2, 2), (1, 1, 2, 2)), lambda m: m.renorm(m.ones(3), 2, 0, 1.0),
     lambda m: m.ones(2, 3).sum_to_size(2, 2),
     lambda m: m.igamma(m.ones(1, requires_grad=True), m.ones(1)).backward(),
+    # refused by torch, once accepted in silence or refused with another type here
+    lambda m: F(m).conv1d(m.ones(1, 1, 4), m.ones(1, 1, 2), dilation=-1), lambda m: F(m).avg_pool2d(m.ones(1, 3, 3), 2, divisor_override=0),
+    lambda m: F(m).max_pool1d(m.ones(1, 3, 3), 1, stride=0), lambda m: F(m).max_pool1d(m.ones(1, 3, 3), 2, dilation=0),
+    lambda m: F(m).max_pool2d(m.ones(1, 1, 4, 4), 2, padding=-1), lambda m: F(m).adaptive_avg_pool1d(m.ones(1, 1, 3), (-1,)),
+    lambda m: F(m).adaptive_max_pool2d(m.ones(1, 1, 3, 3), (-1, 2)), lambda m: F(m).adaptive_avg_pool2d(m.ones(1, 1, 3, 3), ()),
+    lambda m: m.movedim(m.ones(2, 3, 4), (0, 1), (1, -2)), lambda m: m.rot90(m.ones(2, 2), 1, (1, 1)),
+    lambda m: m.rot90(m.ones(2, 2), 1, (0,)), lambda m: m.fliplr(m.ones(2)), lambda m: m.flipud(m.tensor(1.0)),
+    lambda m: m.diff(m.ones(3), -1), lambda m: m.hstack(()), lambda m: m.gcd(m.tensor([4]), 2),
+    lambda m: m.gradient(m.ones(3, 3), edge_order=3), lambda m: m.gradient(m.ones(3, 3), dim=(1, 1)),
+    lambda m: m.cov(m.ones(2, 3), fweights=m.ones(3)), lambda m: m.cov(m.ones(2, 3), aweights=m.ones(2)),
+    lambda m: m.cov(m.ones(2, 3), fweights=m.tensor([1, -1, 1])), lambda m: m.arange(0, float("inf"), 2),
+    lambda m: m.isclose(m.ones(1), m.ones(1), rtol=-0.4), lambda m: m.isclose(m.ones(1), 1),
 ]
 
 
