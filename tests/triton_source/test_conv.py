@@ -69,7 +69,7 @@ def test_dtypes(dt, interpreter) -> None:
 
 
 def test_weight_gradient_in_parts(interpreter, monkeypatch) -> None:
-    monkeypatch.setattr(conv, "choose", lambda c, dt, target: matmul.Tile(16, 32, 16, 4, 1, 3 if c.kind == "conv_weight_grad" else 1))
+    monkeypatch.setattr(conv, "choose", lambda c, dt, target, epilogue=None: matmul.Tile(16, 32, 16, 4, 1, 3 if c.kind == "conv_weight_grad" else 1))
     for case in ("padded", "groups"):
         three(interpreter, case, float32)
 

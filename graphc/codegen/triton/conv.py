@@ -87,9 +87,9 @@ def problem(name: str, attrs: Any, ins: Sequence[Aval], result: Aval) -> Problem
     return Problem(name, images, groups, channels, outputs, space, out, window, stride, lo, hi, dilation, p)
 
 
-def choose(c: Problem, dt: dtype, target: Target) -> matmul.Tile:
+def choose(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None) -> matmul.Tile:
     """Block sizes; only the weight's gradient is summed in parts."""
-    t = matmul.choose(c.product, dt, target, candidates=CANDIDATES.get(dt))
+    t = matmul.choose(c.product, dt, target, candidates=CANDIDATES.get(dt), epilogue=epilogue)
     return t if c.kind == "conv_weight_grad" else matmul.Tile(t.m, t.n, t.k, t.warps, t.stages, 1)
 
 

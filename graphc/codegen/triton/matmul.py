@@ -52,6 +52,7 @@ _HALF_NARROW = ((128, 128, 32, 8, 3), (64, 64, 32, 8, 3), (32, 64, 32, 4, 3), (6
 CANDIDATES = {float16: (_HALF, _HALF_NARROW), bfloat16: (_HALF, _HALF_NARROW), float32: (_SINGLE, _SINGLE[1:]),
               float64: (_DOUBLE, _DOUBLE)}
 _RATE = {float16: 2048, bfloat16: 2048, float32: 341, float64: 64}  # multiply-adds per cycle of one processor of an H100
+LIGHT = 6  # statements of an epilogue that fit beside the largest blocks
 _PARTS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -68,11 +69,14 @@ def is_narrow(p: Product, dt: dtype, offsets: tuple[int, int] = (0, 0)) -> bool:
 
 
 def choose(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0),
-           candidates: Sequence[tuple[int, int, int, int, int]] | None = None) -> Tile:
+           candidates: Sequence[tuple[int, int, int, int, int]] | None = None, epilogue: Kernel | None = None) -> Tile:
     """The tile with the least estimated time: full waves of programs, each step limited by arithmetic or by loads."""
     best, least = None, math.inf
     batch = math.prod(p.batch)
+    heavy = epilogue is not None and sum(s.op not in ("load", "const", "index") for s in epilogue.stmts) > LIGHT
     for bm, bn, bk, warps, stages in candidates or CANDIDATES[dt][is_narrow(p, dt, offsets)]:
+        if heavy and bm * bn > 64 * 32 * warps:
+            continue  # more than 64 accumulators a thread leave no registers for long expressions
         if stages * (bm + bn) * bk * dt.itemsize > target.shared_limit:
             continue
         tiles = -(-p.m // bm) * -(-p.n // bn) * batch

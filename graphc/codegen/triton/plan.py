@@ -103,12 +103,12 @@ def prepared(graph: Graph, target: Target = H100) -> tuple[Graph, Schedule]:
 
 
 class Tiled(NamedTuple):
-    """A contraction as a tiled product: ``print(epilogue, keep)`` gives copies to make first and the kernels."""
+    """A contraction as a tiled product: ``print(epilogue, keep)`` gives copies to make first, the kernels, the parts of
+    the sum."""
 
     product: Product
-    tile: matmul.Tile
     levels: matmul.Levels
-    print: Callable[[Kernel | None, bool], tuple[list[Step], list[Printed]]]
+    print: Callable[[Kernel | None, bool], tuple[list[Step], list[Printed], int]]
 
 
 class Lowering:
@@ -166,25 +166,27 @@ class Lowering:
         name, dt = node.op.name, node.avals[0].dtype  # type: ignore[union-attr]
         if name in conv.NAMES:
             c = conv.problem(name, node.attrs, node.in_avals, node.avals[0])
-            tile = conv.choose(c, dt, self.target)
 
-            def print_conv(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed]]:
+            def print_conv(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed], int]:
                 keys, copies = self.dense(node.ins)
-                return copies, conv.print_conv(c, dt, (keys[0], keys[1], node.slot), tile, k, keep, ("parts", node.slot))
+                tile = conv.choose(c, dt, self.target, k)
+                printed = conv.print_conv(c, dt, (keys[0], keys[1], node.slot), tile, k, keep, ("parts", node.slot))
+                return copies, printed, tile.parts
 
-            return Tiled(c.product, tile, c.levels, print_conv)
+            return Tiled(c.product, c.levels, print_conv)
         if name != "contract":
             return None
         copies, p, ((ka, oa), (kb, ob)) = self.operands(node)
         if p.m == 1 or p.n == 1 or p.k < 2:
             return None
-        tile = matmul.choose(p, dt, self.target, (oa, ob))
 
-        def print_product(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed]]:
-            return copies, matmul.print_product(p, dt, (ka, kb, node.slot), self.target, (oa, ob), k, keep, tile,
-                                                ("parts", node.slot))
+        def print_product(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed], int]:
+            tile = matmul.choose(p, dt, self.target, (oa, ob), epilogue=k)
+            keys = (ka, kb, node.slot)
+            printed = matmul.print_product(p, dt, keys, self.target, (oa, ob), k, keep, tile, ("parts", node.slot))
+            return copies, printed, tile.parts
 
-        return Tiled(p, tile, matmul.product_levels(p), print_product)
+        return Tiled(p, matmul.product_levels(p), print_product)
 
     def may_follow(self, k: Kernel, slot: int, levels: matmul.Levels) -> bool:
         """Whether a kernel becomes the epilogue of a product."""
@@ -196,17 +198,17 @@ class Lowering:
     def multiply(self, slot: int, epilogue: Kernel | None) -> list[Step]:
         """The launches of a product."""
         made = self.products[slot]
-        p, tile = made.product, made.tile
+        p = made.product
         others = self.readers.get(slot, [])[1:] if epilogue is not None else [0]
         keep = bool(others) or slot in self.graph.outputs
-        copies, printed = made.print(epilogue, keep)
+        copies, printed, parts = made.print(epilogue, keep)
         writes: set[Key] = {slot} if keep else set()
         if epilogue is not None:
             writes |= {epilogue.buffers[b].slot for b in epilogue.writes}
         if len(printed) == 1:
             return [*copies, Launch(printed[0], frozenset(writes), label=label_of(printed[0]))]
         partial = ("parts", slot)
-        nbytes = tile.parts * math.prod(p.batch) * p.m * p.n * max(4, self.avals[slot].dtype.itemsize)
+        nbytes = parts * math.prod(p.batch) * p.m * p.n * max(4, self.avals[slot].dtype.itemsize)
         return [*copies, Launch(printed[0], frozenset((partial,)), {partial: nbytes}, label_of(printed[0])),
                 Launch(printed[1], frozenset(writes), {}, label_of(printed[1]))]
 
