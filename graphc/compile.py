@@ -234,7 +234,7 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
     options = options or {}
     budget = int(options.get("recompile_limit", RECOMPILE_BUDGET))
     replay = max(2, int(options.get("audit_every", AUDIT_EVERY))) if mode == "replay" else 0
-    if hasattr(model, "_compiled_call_impl"):  # a module, compiled in place
+    if hasattr(model, "_compiled_call_impl") and not isinstance(model, type):  # a module, compiled in place
         model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget, replay)
         return model
     return CompiledFunction(model, fullgraph, budget, replay)

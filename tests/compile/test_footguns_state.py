@@ -332,6 +332,15 @@ def test_a_compiled_module_is_compiled() -> None:
     assert net._compiled_call_impl.explain().calls == 2
 
 
+def test_compiling_a_class_leaves_its_instances_alone() -> None:
+    class Net(graphc.nn.Linear):
+        pass
+
+    make = graphc.compile(Net)
+    net = make(2, 3)
+    assert type(net) is Net and Net._compiled_call_impl is None and Net(2, 1)(graphc.ones(1, 2)).shape == (1, 1)
+
+
 @pytest.mark.parametrize("name", programs_of(__name__))
 def test_compiled_is_eager(name: str) -> None:
     check(name)
