@@ -13,6 +13,7 @@ equal calls show, and no longer than until the next audit.
 """
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any
 
@@ -185,6 +186,7 @@ class Replay:
 
     def __init__(self, fn: Any, every: int):
         self.fn, self.every = fn, every
+        self.lock = threading.Lock()  # around what threads learn; what they use is replaced, never changed
         self.variants: list[Variant] = []
         self.history: list[Observation] = []
         self.off = ""  # why observing has stopped
@@ -222,7 +224,7 @@ class Replay:
 
     def _fruitless(self, why: str) -> None:
         self.why = why
-        self.history.clear()
+        self.history = []
         self.fruitless += 1
         if self.fruitless >= _PATIENCE:
             self.off = why
@@ -231,33 +233,37 @@ class Replay:
         """Finish an observation; two equal ones in a row make a variant, unless it confirms the one under audit."""
         try:
             o.finish(recorder.state.region, out, args, kwargs)
-            self.unused += 1
-            if self.unused > 4 * _MAX_VARIANTS:
-                self.off = self.why = "what it is called with, or what it sees, never comes again"
-            if self.history and self.history[-1].key() != o.key():
-                self.history.clear()
-            self.history.append(o)
-            del self.history[:-4]
-            if audited is not None and audited.key == o.key():
-                return
-            if len(self.history) > 1 and not self.history[-2].scene.changed(True):
-                fresh = Variant(self.history)
-                others = [v for v in self.variants if v.key != fresh.key or not fresh.live_rates]
-                self.variants = [fresh, *others][:_MAX_VARIANTS]
-                self.fruitless, self.why = 0, ""
+            with self.lock:
+                self._remember(o, audited)
         except Unfit as error:
             self._fruitless(str(error))
+
+    def _remember(self, o: Observation, audited: Variant | None) -> None:
+        self.unused += 1
+        if self.unused > 4 * _MAX_VARIANTS:
+            self.off = self.why = "what it is called with, or what it sees, never comes again"
+        same = self.history if self.history and self.history[-1].key() == o.key() else []
+        self.history = [*same, o][-4:]
+        if audited is not None and audited.key == o.key() or not same or same[-1].scene.changed(True):
+            return
+        fresh = Variant(self.history)
+        others = [v for v in self.variants if v.key != fresh.key or not fresh.live_rates]
+        self.variants = [fresh, *others][:_MAX_VARIANTS]
+        self.fruitless, self.why = 0, ""
 
     def audit(self, v: Variant, o: Observation | None, numbers: list[Any]) -> str:
         """What differs between a variant and the call that just ran with its Python, or ''."""
         self.audits += 1
-        if o is None or o.slots is None:
-            return f"it reads a value on the host or fails ({self.why})" if o is not None else self.why
+        if o is None:  # something NumPy shares, say: nothing to compare, and nothing replayed while it is so
+            return ""
+        if o.slots is None:
+            return "it reads a value on the host"
         old, new = region_graph(v.seen.end, v.seen.slots or ()), region_graph(o.end, o.slots)
         if old != new:
             return difference(new, [old])
-        for node, was, now in zip([n for n in new.inputs if n.op is SCALAR], numbers, o.numbers):
-            if was != now and not (was != was and now != now):
+        alone = threading.active_count() == 1  # other threads may draw from the same random stream meanwhile
+        for node, was, now, source in zip([n for n in new.inputs if n.op is SCALAR], numbers, o.numbers, v.numbers):
+            if was != now and not (was != was and now != now) and (alone or source[0] == "constant"):
                 return f"a number at {format_location(node.loc)} is {now!r}, replayed as {was!r}"
         if not o.complete or o.key()[1:] != v.key[1:]:
             self.variants = [x for x in self.variants if x is not v]  # the same program for another reason: learn it again

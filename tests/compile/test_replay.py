@@ -290,6 +290,44 @@ def test_audits_of_an_unchanged_function_find_nothing() -> None:
     assert step._replay.audits >= 10 and step.explain().replayed > 20
 
 
+def test_memory_shared_with_numpy_between_calls_is_no_staleness() -> None:
+    state = graphc.zeros(2)
+
+    @replay(audit_every=2)
+    def f(x):
+        state.add_(x)
+        return state * 1
+
+    out = [f(graphc.ones(2)).tolist() for _ in range(6)]
+    array = state.numpy()
+    for _ in range(4):
+        array += 10
+        out.append(f(graphc.ones(2)).tolist())
+    del array
+    out += [f(graphc.ones(2)).tolist() for _ in range(6)]
+    assert [o[0] for o in out] == [1, 2, 3, 4, 5, 6, 17, 28, 39, 50, 51, 52, 53, 54, 55, 56]
+
+
+def test_threads_may_share_a_replayed_function() -> None:
+    import threading
+
+    weight = graphc.full((64,), 3.0)
+
+    @replay(audit_every=4)
+    def f(x, k):
+        return (x * weight).sin() * k + graphc.rand(64) * 0
+
+    def work(i: int) -> None:
+        out[i] = [f(graphc.arange(64.0) + i, k % 3).sum().item() for k in range(60)]
+
+    want = [[((graphc.arange(64.0) + i) * 3).sin().mul(k % 3).sum().item() for k in range(60)] for i in range(4)]
+    out: dict = {}
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    np.testing.assert_allclose([out[i] for i in range(4)], want, rtol=1e-4, atol=1e-4)
+
+
 def test_the_first_calls_are_audited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_replay, "FIRST_AUDITS", 3)
     f = replay(lambda x: x + 1)
