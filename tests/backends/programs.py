@@ -268,6 +268,8 @@ def binary(g: Grower) -> None:
         g.emit(g.pick(("add", "sub", "mul", "bit_and", "bit_or", "bit_xor", "maximum", "minimum", "shl", "shr")), (s, x))
         return
     name = g.pick(("add", "add", "sub", "mul", "mul", "div", "maximum", "minimum", "atan2"))
+    if name == "atan2" and (a is None or b is None):
+        name = "maximum"  # rounded to either side of the negative axis, angles differ by a whole turn
     if name in ("maximum", "minimum"):
         e = None if a is None or b is None else Exact(max(a.top, b.top), max(a.bits, b.bits))
     elif a is None or b is None or a.top == math.inf or b.top == math.inf or name not in ("add", "sub", "mul"):

@@ -16,7 +16,7 @@ from graphc.codegen.loop_ir import Buf, Kernel, Stmt
 from graphc.codegen.native import program
 from graphc.codegen.verify import VerifyError, verify_kernel, verify_schedule
 from graphc.dtypes import float32, float64, int64
-from graphc.runtime import jit
+from graphc.runtime import jit, memory
 
 CHUNK = 50
 
@@ -25,12 +25,14 @@ def run_native(seeds: range, grow: Callable[[int], programs.Program], monkeypatc
     """Programs of these seeds through all back ends, at vectors of 128, 256 and 512 bits in turn."""
     if not jit.available():
         pytest.skip(jit.reason())
-    bits = jit.vector_bits()
+    bits, cache = jit.vector_bits(), memory.last_level_cache()
     monkeypatch.setattr(program, "PARALLEL_WORK", 0)  # so that threads share even small programs
     for seed in seeds:
         p = grow(seed)
         narrow = min(bits, 128 << seed % 3)
         monkeypatch.setattr(jit, "vector_bits", lambda: narrow)
+        size = cache if seed % 2 else 0  # 0: every result is written past the caches
+        monkeypatch.setattr(memory, "last_level_cache", lambda: size)
         try:
             harness.check(p.graph, p.arrays, p.exact, tile=1 << 16 if seed % 2 else 40, threads=(3,) if seed % 4 == 0 else (),
                           optimise=seed % 5 < 2)
