@@ -87,9 +87,9 @@ def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | No
             if e is None:
                 signature.append(None)
                 continue
-            index = None
-            if e.__class__ is OutputEdge:
-                e, index = e.gn, e.index
+            index = e.index if e.__class__ is OutputEdge else None
+            if index is not None:
+                e = e.gn
             if e.__class__ is AccumulateGrad:
                 n = number.get(e)
                 if n is None:

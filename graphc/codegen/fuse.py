@@ -296,19 +296,16 @@ class Partition:
 
     # ----------------------------------------------------------------------------------------------------- execution
     def ordered(self) -> list[Group]:
-        """Groups in an order that respects dependences, keeping the recorded order where free."""
+        """Groups in an order that respects dependences, keeping the recorded order where free: always the first that can
+        run, so that a group delayed by another does not wait for everything else (and its operands with it)."""
         todo = sorted(self.groups.values(), key=lambda g: max(n.slot for n in g.nodes))
         done, out = 0, []
         while todo:
-            rest = []
-            for g in todo:
-                if g.ancestors & ~done == 0:
-                    out.append(g)
-                    done |= 1 << g.id
-                else:
-                    rest.append(g)
-            assert len(rest) < len(todo), "groups depend on each other"
-            todo = rest
+            k = next((k for k, g in enumerate(todo) if g.ancestors & ~done == 0), None)
+            assert k is not None, "groups depend on each other"
+            g = todo.pop(k)
+            out.append(g)
+            done |= 1 << g.id
         return out
 
 
