@@ -16,9 +16,10 @@ from .mode import (
     set_detect_anomaly,
     set_grad_enabled,
 )
+from .variable import Variable
 
-__all__ = ["Function", "backward", "detect_anomaly", "enable_grad", "functional", "grad", "inference_mode", "is_grad_enabled",
-           "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
+__all__ = ["Function", "Variable", "backward", "detect_anomaly", "enable_grad", "functional", "grad", "inference_mode",
+           "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
 
 
 def front(module: str) -> Any:
@@ -36,7 +37,9 @@ def __getattr__(name: str):  # type: ignore[no-untyped-def]
 
         return importlib.import_module("graphc.autograd.forward_ad")
     if name in ("gradcheck", "gradgradcheck"):
-        from . import gradcheck as module
+        import importlib
 
-        return getattr(module, name)
+        module = importlib.import_module("graphc.autograd.gradcheck")
+        globals().update(gradcheck=module.gradcheck, gradgradcheck=module.gradgradcheck)  # over the submodule of that name
+        return globals()[name]
     raise AttributeError(f"module 'graphc.autograd' has no attribute {name!r}")
