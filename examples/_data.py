@@ -103,8 +103,8 @@ def cifar(root: str | None) -> tuple[np.ndarray, ...]:
 
 def _batch(path: str) -> tuple[np.ndarray, np.ndarray]:
     with open(path, "rb") as f:
-        batch = Plain(f, encoding="bytes").load()
-    return batch[b"data"].reshape(-1, 3, 32, 32), np.array(batch[b"labels"], np.int64)
+        batch = Plain(f, encoding="latin1").load()
+    return batch["data"].reshape(-1, 3, 32, 32), np.array(batch["labels"], np.int64)
 
 
 class Plain(pickle.Unpickler):
@@ -118,18 +118,18 @@ class Plain(pickle.Unpickler):
 
 
 def draw_shapes(folder: str, per_file: int = 84, seed: int = 0) -> None:
-    """Write data_batch_1..5, test_batch and batches.meta with ``per_file`` pictures each (protocol 2, keys as bytes)."""
+    """Write data_batch_1..5, test_batch and batches.meta with ``per_file`` pictures each, as pickles of protocol 2."""
     os.makedirs(folder)
     r = np.random.default_rng(seed)
     for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
         labels = [int(n) for n in r.permutation(np.arange(per_file) % len(SHAPES))]
         data = np.stack([shape(SHAPES[n], r) for n in labels]).reshape(per_file, -1)
-        _dump({b"batch_label": name.encode(), b"labels": labels, b"data": data}, os.path.join(folder, name))
-    meta = {b"label_names": [n.encode() for n in SHAPES], b"num_cases_per_batch": per_file}
+        _dump({"batch_label": name, "labels": labels, "data": data}, os.path.join(folder, name))
+    meta = {"label_names": SHAPES, "num_cases_per_batch": per_file}
     _dump(meta, os.path.join(folder, "batches.meta"))
 
 
-def _dump(value: dict[bytes, Any], path: str) -> None:
+def _dump(value: dict[str, Any], path: str) -> None:
     with open(path, "wb") as f:
         pickle.dump(value, f, protocol=2)
 
