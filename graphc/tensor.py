@@ -73,8 +73,8 @@ class Tensor:
     def _read(self) -> Value:
         """The current Value."""
         a = self._alias
-        if a is not None and a.version != a.storage.version:
-            self._v = a.refresh()
+        if a is not None and (a.version != a.storage.version or a.chain and a.storage.value.__class__ is SharedValue):
+            self._v = a.refresh()  # also where the outside may have written meanwhile
         return self._v
 
     def _write(self, v: Value) -> None:

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from .. import ops
+from ..ir.recorder import CASTS
 from ..ops import recurrent
 from ..tensor import Tensor
 from . import functional as F
@@ -141,7 +142,7 @@ class RNNBase(Module):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """dtype, number of dimensions and feature size of ``input`` (packed: two dimensions)."""
         weight = self.all_weights[0][0]
-        if input.dtype != weight.dtype:
+        if input.dtype != weight.dtype and not CASTS:  # inside an autocast block both become its dtype
             raise ValueError(f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). Convert "
                              f"input: input.to({weight.dtype}), or convert model: model.to({input.dtype})")
         expected = 2 if batch_sizes is not None else 3

@@ -11,7 +11,8 @@ from ..dtypes import dtype
 from ..errors import ArgumentTypeError, DimError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
-from ..ir.recorder import scalar
+from ..ir.optable import OPS
+from ..ir.recorder import CASTS, scalar
 from ..tensor import Tensor, wrap
 
 NUMBERS = (bool, int, float, complex, np.number, np.bool_)
@@ -23,6 +24,11 @@ def val(t: Any, name: str = "input") -> Value:
         a = t._alias
         return t._v if a is None else t._read()
     raise ArgumentTypeError(f"argument '{name}' must be Tensor, not {type(t).__name__}")
+
+
+def products(*vs: Value) -> tuple[Value, ...]:
+    """Operands of a product in the dtype autocast gives them; as they are outside of its blocks."""
+    return CASTS[0](OPS["contract"], vs) if CASTS else vs
 
 
 def norm_dim(d: Any, ndim: int) -> int:

@@ -13,7 +13,7 @@ from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import val
+from ._common import products, val
 
 _NAME = "scaled_dot_product_attention"
 
@@ -70,7 +70,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     ``attn_mask``: boolean (True takes part) or floating (added), broadcastable to (..., Hq, L, S). ``scale`` defaults to
     1/sqrt(E). ``enable_gqa`` lets Hq be a multiple of H. Raises RuntimeError for shapes, dtypes or heads that do not fit
     and for a mask together with ``is_causal``."""
-    q, k, v = val(query, "query"), val(key, "key"), val(value, "value")
+    q, k, v = products(val(query, "query"), val(key, "key"), val(value, "value"))
     _check(q, k, v, dropout_p, scale)
     if enable_gqa:
         _check_groups(q, k, v)

@@ -10,7 +10,7 @@ from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import val
+from ._common import products, val
 
 
 def tuple_of(x: Any, n: int, what: str) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ def _padding(padding: Any, k: tuple[int, ...], stride: tuple[int, ...], dilation
 def _channel_bias(y: Value, bias: Tensor | None, n: int) -> Value:
     if bias is None:
         return y
-    b = val(bias, "bias")
+    (b,) = products(val(bias, "bias"))
     if b.aval.shape != (y.aval.shape[1],):
         raise ShapeError(f"Given weight, expected bias to be 1-dimensional with {y.aval.shape[1]} elements, but got bias of "
                          f"size {list(b.aval.shape)} instead")

@@ -12,7 +12,7 @@ from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import number, to_out, val
+from ._common import number, products, to_out, val
 
 
 def _same_dtype(a: Value, b: Value) -> None:
@@ -35,6 +35,7 @@ def matmul_value(a: Value, b: Value) -> Value:
     if a.aval.ndim == 0 or b.aval.ndim == 0:
         raise AutogradError("both arguments to matmul need to be at least 1D, but they are "
                             f"{a.aval.ndim}D and {b.aval.ndim}D")
+    a, b = products(a, b)
     _same_dtype(a, b)
     if a.aval.ndim == 1 and b.aval.ndim == 1:
         if a.aval.shape != b.aval.shape:
@@ -125,7 +126,7 @@ def _scaled_add(input: Tensor, prod: Value, beta: Any, alpha: Any, out: Tensor |
         prod = P.mul(prod, number(alpha, dt))
     if beta == 0:
         return to_out(out, prod)
-    x = val(input)
+    (x,) = products(val(input))
     if beta != 1:
         x = P.mul(x, number(beta, dt))
     return to_out(out, P.add(x, prod))
@@ -308,6 +309,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     v, la = pairs[0]
     for i in range(1, len(pairs)):
         b, lb = pairs[i]
+        v, b = products(v, b)
         _same_dtype(v, b)
         later = {c for _, t in pairs[i + 1:] for c in t}
         v, la = _pair(v, la, b, lb, set(out) | later, sizes)

@@ -16,7 +16,7 @@ from ..ir.optable import OPS
 from ..ir.prims.control import scan
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import val
+from ._common import products, val
 
 States = tuple[Value, ...]
 Weights = Sequence[Sequence[Tensor]]
@@ -65,7 +65,8 @@ class _Cell:
 
     def run(self, x: Value, states: States, weights: Sequence[Value], reverse: bool) -> tuple[Value, States]:
         """(outputs (T, B, H), final states) of one layer in one direction over x (T, B, I)."""
-        w_ih, w_hh, *rest = weights
+        x, w_ih, w_hh, *rest = products(x, *weights)
+        states = products(*states)
         biases, proj = rest[:2] if len(rest) >= 2 else [], rest[-1:] if len(rest) % 2 else []
         projected = _linear(x, w_ih)
         consts = [w_hh, *proj]

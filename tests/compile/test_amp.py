@@ -222,3 +222,36 @@ def test_scaling_takes_nested_outputs() -> None:
     assert a.tolist() == [4, 4] and b.tolist() == [4] and b.dtype is graphc.bfloat16
     with pytest.raises(ValueError, match="outputs must be"):
         scaler.scale(3)
+
+
+def low(t):
+    """A product's result, which the next product meets as a 16-bit operand."""
+    return t.nn.functional.linear(t.ones(2, 4), t.ones(4, 4))
+
+
+MIXED = {
+    "matmul": lambda t: low(t) @ t.ones(4, 3),
+    "mv": lambda t: low(t) @ t.ones(4),
+    "einsum": lambda t: t.einsum("ij,jk->ik", low(t), t.ones(4, 3)),
+    "addmm": lambda t: t.addmm(t.ones(2, 3), low(t), t.ones(4, 3)),
+    "baddbmm": lambda t: t.baddbmm(t.ones(1, 2, 3), low(t)[None], t.ones(1, 4, 3)),
+    "conv": lambda t: t.nn.functional.conv1d(low(t)[None], t.ones(3, 2, 3), t.ones(3)),
+    "conv_transpose": lambda t: t.nn.functional.conv_transpose1d(low(t)[None], t.ones(2, 3, 3), t.ones(3)),
+    "attention": lambda t: t.nn.functional.scaled_dot_product_attention(low(t)[None, None], t.ones(1, 1, 2, 4), t.ones(1, 1, 2, 4)),
+    "layers": lambda t: t.nn.MultiheadAttention(4, 2)(low(t)[None], low(t)[None], low(t)[None])[0],
+    "lstm": lambda t: t.nn.LSTM(4, 3, num_layers=2, bidirectional=True)(low(t)[None])[0],
+    "gru": lambda t: t.nn.GRU(4, 3)(t.ones(2, 1, 4))[0],
+}
+
+
+@pytest.mark.parametrize("name", list(MIXED))
+def test_products_take_operands_of_two_dtypes(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    for compiled in (lambda fn: fn, graphc.compile):
+        with autocast("cpu"):
+            got = compiled(lambda: MIXED[name](graphc))()
+        assert got.dtype is graphc.bfloat16 and got.tolist()
+    with torch.autocast("cpu"):
+        want = MIXED[name](torch)
+    assert name == "gru" or str(want.dtype) == "torch.bfloat16", "PyTorch's CPU GRU stays in float32"
+    assert tuple(want.shape) == tuple(got.shape)

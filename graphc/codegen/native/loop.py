@@ -6,6 +6,7 @@ iteration overwrites with the new carries. The pool walks the repeated waves lik
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,10 +33,12 @@ def lower_loop(node: Node, keys: Sequence[Key], select: Callable[..., list[Step]
     names = _Names(node, keys, graph, tag, n_carry, n_xs, length, reverse)
     jobs: list[Job] = []
     constant = set(keys[n_carry + n_xs:])
+    writers = Counter(x for s in steps for x in s.writes)
     for s in steps:
         assert isinstance(s, Job)
         job = names.renamed(s)
-        same = not any(isinstance(p, Cursor) for p in job.pointers) and {names.plain(x) for x in s.reads} <= constant
+        same = (not any(isinstance(p, Cursor) for p in job.pointers) and {names.plain(x) for x in s.reads} <= constant
+                and all(writers[x] == 1 for x in s.writes))  # nothing changes its result in place
         (names.before if same else jobs).append(job)  # what depends on no iteration (packed weights) runs once, before
     waves = _waves(jobs)
     ys, carries = names.copies()

@@ -363,6 +363,7 @@ class Program:
         for a in objects:
             if not a.flags.c_contiguous:
                 objects = [np.ascontiguousarray(a) for a in objects]
+                free = ()  # a result must not land in memory of another layout
                 break
         try:
             for donor, new in self.fresh:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ...ops import zeros_like
+from ...ops.creation import zeros_like
 from ...tensor import Tensor
 from ..parameter import Parameter
 
