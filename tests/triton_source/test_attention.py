@@ -10,8 +10,10 @@ from plan_run import run_plan
 from graphc.codegen.triton import attention, compiler
 from graphc.codegen.triton.attention import Problem, Tile, backward_keys, backward_queries, forward
 from graphc.codegen.triton.compiler import A100, H100, Target
+from graphc.codegen.triton.plan import launches, lower_plan
 from graphc.device import CPU
 from graphc.dtypes import bfloat16, float16, float32, float64, from_numpy
+from graphc.ir import build as P
 from graphc.ir.interpret import run_graph
 from graphc.ir.node import aval
 from graphc.ir.optable import OPS
@@ -116,3 +118,27 @@ def test_machine_code(target: Target, monkeypatch) -> None:
         assert wide >= 4 and narrow - wide <= 40, c.facts
 
 
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_queries_keys_and_values_out_of_one_matrix(group: int, interpreter) -> None:
+    """Heads cut out of a projection are read where they lie: no copies, forward or backward."""
+    b, t, h, e = 2, 20, 4, 16
+    kv = h // group
+
+    def f(x, g):
+        q = P.permute(P.reshape(P.narrow(x, 2, 0, h * e), (b, t, h, e)), (0, 2, 1, 3))
+        k = P.permute(P.reshape(P.narrow(x, 2, h * e, kv * e), (b, t, kv, e)), (0, 2, 1, 3))
+        v = P.permute(P.reshape(P.narrow(x, 2, (h + kv) * e, kv * e), (b, t, kv, e)), (0, 2, 1, 3))
+        out, lse = apply(OPS["sdpa"], (q, k, v), (True, 0.25, False))
+        return (out, *apply(OPS["sdpa_backward"], (q, k, v, out, lse, g), (True, 0.25, False)))
+
+    avals = (aval((b, t, (h + 2 * kv) * e), float32, CPU), aval((b, h, t, e), float32, CPU))
+    graph = trace(f, avals)
+    assert [s.label for s in launches(lower_plan(graph))] == ["attention", "attention_queries", "attention_keys"]
+    r = np.random.default_rng(4)
+    arrays = [r.standard_normal(a.shape).astype(np.float32) for a in avals]
+    got, hosts = run_plan(interpreter, graph, arrays)
+    assert not hosts
+    for x, w in zip(got, run_graph(run_passes(graph), arrays)):
+        np.testing.assert_allclose(x, w, rtol=1e-4, atol=1e-4)

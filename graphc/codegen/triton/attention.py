@@ -15,6 +15,7 @@ from typing import Any
 
 from ...dtypes import bfloat16, bool_, dtype, float16, float32
 from ...ir.node import Aval
+from ..native.contraction import View
 from . import opcodes
 from .library_row import Library, Made
 from .printer import Arg, Printed, assemble
@@ -23,6 +24,9 @@ from .tiling import WIDE, pow2
 LOG2E = math.log2(math.e)
 SUPPORTED = (float32, float16, bfloat16)
 MAX_DEPTH = 128  # elements of a head
+
+
+NAMES = ("sdpa", "sdpa_backward")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Problem:
     scale: float
     mask: tuple[int, ...] | None
     mask_dtype: dtype | None
+    views: tuple[tuple[str, View], ...] = ()  # of q, k, v: those that are not contiguous; the last axis always is
 
     @property
     def heads(self) -> int:
@@ -71,7 +76,7 @@ class Problem:
         return math.prod(self.lead)
 
 
-def problem_of(attrs: Any, ins: Sequence[Aval], masks: int) -> Problem | None:
+def problem_of(attrs: Any, ins: Sequence[Aval], masks: int, views: Sequence[View | None] = ()) -> Problem | None:
     """The problem of a node whose inputs begin with q, k, v, or None where these kernels do not apply."""
     q, k, v = ins[:3]
     causal, scale, mask_grad = attrs
@@ -84,7 +89,8 @@ def problem_of(attrs: Any, ins: Sequence[Aval], masks: int) -> Problem | None:
     if mask is not None and mask.dtype is not bool_ and mask.dtype not in SUPPORTED:
         return None
     return Problem(q.shape[:-2], group, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1], q.dtype, bool(causal), float(scale),
-                   None if mask is None else mask.shape, None if mask is None else mask.dtype)
+                   None if mask is None else mask.shape, None if mask is None else mask.dtype,
+                   tuple([(name, v) for name, v in zip("qkv", views) if v is not None]))
 
 
 class _Text:
@@ -93,7 +99,8 @@ class _Text:
     def __init__(self, p: Problem, t: Tile):
         self.p, self.t = p, t
         self.lines: list[str] = []
-        self.big = max(p.heads * p.queries, p.heads * p.keys) * max(p.depth, p.value_depth) + (1 << 16) >= WIDE
+        reach = [v.offset + sum(abs(x) for x in v.strides) * max(p.queries, p.keys, *p.lead) for _, v in p.views]
+        self.big = max(max(p.heads * p.queries, p.heads * p.keys) * max(p.depth, p.value_depth), *reach, 0) + (1 << 16) >= WIDE
         self.dot = ', input_precision="tf32x3"' if p.dt is float32 else ""
         self.plain = p.mask is None or p.mask_dtype is bool_  # nothing is added to the scores
         self.scaled = LOG2E * p.scale
@@ -115,6 +122,14 @@ class _Text:
     def place(self, pointer: str, head: str, rows: str, count: str, width: str) -> str:
         """Addresses of rows of one head."""
         size = self.columns(width)
+        view = dict(self.p.views).get(pointer)
+        if view is not None:
+            lead = self.p.lead if head == "h" else (*self.p.lead[:-1], self.p.lead[-1] // self.p.group)
+            parts, rest = [str(view.offset)] if view.offset else [], head
+            for d in range(len(lead) - 1, -1, -1):
+                parts.append(f"({rest}{f' % {lead[d]}' if d else ''}) * {view.strides[d]}")
+                rest = f"({rest} // {lead[d]})"
+            return f"{pointer} + {' + '.join(parts)} + {rows}[:, None] * {view.strides[-2]} + {width}[None, :]"
         return f"{pointer} + {head} * {count} * {size} + {rows}[:, None] * {size} + {width}[None, :]"
 
     def block(self, name: str, pointer: str, head: str, rows: str, count: str, width: str, depth: int) -> None:
@@ -357,7 +372,7 @@ def backward_keys(p: Problem, keys: Sequence[Any], dk: Any, dv: Any, delta: Any,
 # -------------------------------------------------------------------------------------------------------------- rows
 def sdpa(x: Library) -> list[Made] | None:
     """The composite ``sdpa`` as one kernel."""
-    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 3)
+    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 3, x.views)
     if p is None:
         return None
     out, lse = x.node.slot, x.node.slot + 1
@@ -366,7 +381,7 @@ def sdpa(x: Library) -> list[Made] | None:
 
 def sdpa_backward(x: Library) -> list[Made] | None:
     """The composite ``sdpa_backward`` as two kernels."""
-    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 6)
+    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 6, x.views)
     if p is None:
         return None
     delta, s = x.own("delta"), x.node.slot

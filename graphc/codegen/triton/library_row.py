@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...ir.node import Aval, Node
+from ..native.contraction import View
 from .compiler import Target
 from .printer import Printed
 
@@ -14,13 +15,14 @@ Made = tuple[Printed, set[Any], dict[Any, int]]  # a kernel, the keys it writes,
 
 @dataclass(frozen=True)
 class Library:
-    """A node whose inputs lie contiguous in the memory of ``keys``."""
+    """A node whose inputs lie in the memory of ``keys``, contiguous but for ``views``."""
 
     node: Node
     ins: Sequence[Aval]
     outs: Sequence[Aval]
     keys: Sequence[Any]
     target: Target
+    views: Sequence[View | None] = ()  # of the first inputs: strides where they do not lie contiguous after all (attention)
 
     def own(self, name: str) -> Any:
         """The key of a buffer of this node."""

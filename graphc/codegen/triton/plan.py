@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ...errors import CompileError
 from ...ir.location import format_location
 from ...ir.node import Graph, Node
@@ -22,7 +24,7 @@ from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from ..native.contraction import Product, View, dense_strides, product, view_of
 from ..native.jobs import Cursor, Key
-from . import conv, matmul
+from . import attention, conv, matmul
 from .compiler import H100, Target
 from .library import Library, library_kernels
 from .passes import split_for
@@ -123,6 +125,8 @@ class Lowering:
             slots = {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else {self.base(s) for s in item.ins}
             for s in slots:
                 self.readers.setdefault(s, []).append(i)
+        self.bypassed: dict[int, tuple[int, View]] = {}  # copies that attention reads at their source: slot -> (slot, strides)
+        self.find_copies()
         self.products: dict[int, Tiled] = {}  # slot of a contraction -> its kernel-to-be
         self.follower: dict[int, int] = {}  # item number of a kernel -> contraction slot it continues
         self.find_followers()
@@ -138,6 +142,8 @@ class Lowering:
         for i, item in enumerate(self.sched.steps):
             if isinstance(item, Kernel):
                 slot = self.follower.get(i)
+                if any(item.buffers[b].slot in self.bypassed for b in item.writes):
+                    continue
                 out += [kernel_launch(item)] if slot is None else self.multiply(slot, item)
             elif item.slot in self.products:
                 if item.slot not in postponed:
@@ -145,6 +151,23 @@ class Lowering:
             else:
                 out += self.node(item)
         return out
+
+    def find_copies(self) -> None:
+        """Copies that only attention reads, which takes strides."""
+        for item in self.sched.steps:
+            found = strided_copy(item) if isinstance(item, Kernel) else None
+            if found is None:
+                continue
+            slot, base, view = found
+            readers = [self.sched.steps[i] for i in self.readers.get(slot, [])]
+            if slot in self.graph.outputs or not readers or slot in self.sched.views:
+                continue
+            if all(isinstance(r, Node) and r.op.name in attention.NAMES and slot in r.ins[:3]  # type: ignore[union-attr]
+                   and slot not in r.ins[3:] for r in readers):
+                shape = self.avals[slot].shape
+                strides = view(shape)
+                if strides is not None and (shape[-1] == 1 or strides.strides[-1] == 1):
+                    self.bypassed[slot] = (base, strides)
 
     # ------------------------------------------------------------------------------------------------------- products
     def find_followers(self) -> None:
@@ -258,10 +281,11 @@ class Lowering:
             loop = lower_loop(node, keys, self.target)
             return [Host(node)] if loop is None else [*copies, *loop]
         before = dict(self.copied)
-        keys, copies = self.dense(node.ins)
+        views = [self.bypassed[s][1] if s in self.bypassed else None for s in node.ins]
+        keys, copies = self.dense([self.bypassed[s][0] if s in self.bypassed else s for s in node.ins])
         if name == "bitcast":
             return [*copies, Copy(node.slot, keys[0], node.avals[0].nbytes)]
-        made = library_kernels(Library(node, node.in_avals, node.avals, keys, self.target))
+        made = library_kernels(Library(node, node.in_avals, node.avals, keys, self.target, views))
         if made is None:
             self.copied = before
             return [Host(node)]
@@ -294,6 +318,33 @@ class Lowering:
                         (Store(Access(1, flat, ()), 0),)))
         made = kernel_launch(k)
         return replace(made, own={key: av.nbytes})
+
+
+def strided_copy(k: Kernel) -> tuple[int, int, Callable[[tuple[int, ...]], View | None]] | None:
+    """(written slot, read slot, strides of the written value in what is read) of a kernel that only moves a value."""
+    if len(k.stmts) != 1 or k.stmts[0].op != "load" or len(k.stores) != 1 or k.kept != len(k.extents):
+        return None
+    load, store = k.stmts[0].attr, k.stores[0].access
+    size = k.buffers[store.buffer].size
+    if load.guards or store.guards or not index.is_affine(load.ix) or index.data(load.ix) or \
+            not index.covers(store.ix, range(k.kept), k.extents, size):
+        return None
+    read = dict(load.ix.terms)
+
+    def offset(position: np.ndarray) -> np.ndarray:
+        return sum([position // c % k.extents[d] * read.get(d, 0) for d, c in store.ix.terms], np.zeros_like(position))
+
+    def view(shape: tuple[int, ...]) -> View | None:
+        dense = dense_strides(shape)
+        strides = tuple([int(offset(np.array(s))) if n > 1 else 0 for n, s in zip(shape, dense)])
+        points = np.random.default_rng(0).integers(0, size, 4096)  # axes may be cut so that no strides say where they lie
+        every = [np.arange(n) * s for n, s in zip(shape, dense)]
+        for at in (points, *every):
+            if np.any(offset(at) != sum([at // s % n * t for n, s, t in zip(shape, dense, strides)], np.zeros_like(at))):
+                return None
+        return View(load.ix.const, strides)
+
+    return k.buffers[store.buffer].slot, k.buffers[load.buffer].slot, view
 
 
 def kernel_launch(k: Kernel) -> Launch:
