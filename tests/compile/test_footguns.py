@@ -281,6 +281,20 @@ def array_shared_with_numpy(torch, compile):
 
 
 @footgun
+def views_of_memory_shared_with_numpy(torch, compile):
+    x = torch.zeros(2, 3)
+    a, y, z = x.numpy(), x.T, x[1]
+    f = compile(lambda: (y * 1, z + 0))
+    out = []
+    for k in range(3):
+        a[1, k] = k + 5
+        out += [[t.tolist() for t in f()], y.tolist(), z.tolist()]
+        z.add_(1)
+        out.append(a.tolist())
+    return out
+
+
+@footgun
 def exception_in_the_middle(torch, compile):
     state, log = torch.zeros(2), []
 
