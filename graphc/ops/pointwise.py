@@ -82,7 +82,10 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor
                             f"'{rounding_mode}'")
     x, y = binary_values("div", input, other)
     if rounding_mode == "floor":
-        return to_out(out, P.floordiv(x, y))
+        q = P.floordiv(x, y)
+        if (x.gfn is not None or y.gfn is not None) and x.aval.dtype.category >= 2:  # gradient zero, not none
+            q = P.where(P.full(q.aval.shape, False, bool_, q.aval.device), P.add(x, y), q)
+        return to_out(out, q)
     if x.aval.dtype.category < 2:  # sign-corrected integer division: exact where float division would round
         q = P.floordiv(x, y)
         fix = P.bit_and(P.lt(P.mul(P.sign(x), P.sign(y)), 0), P.ne(P.mul(q, y), x))

@@ -94,7 +94,9 @@ def _fractional(n: int, input: Tensor, kernel_size: Any, output_size: Any, outpu
             raise ShapeError(f"{name}: pool size {a} and output size {o} are too large for input size {m}")
     if samples is None:
         samples = rand(*x.shape[:2], n, dtype=x.dtype, device=x.device)
-    elif tuple(samples.shape) != (*x.shape[:2], n):
+    elif input.ndim == n + 1 and samples.shape[0] > 1:
+        samples = samples[:1]  # one picture uses the first row
+    if tuple(samples.shape) != (*x.shape[:2], n):
         raise ShapeError(f"{name}: expected _random_samples of shape {[*x.shape[:2], n]}, got {list(samples.shape)}")
     index: Any = None
     for d in range(n):

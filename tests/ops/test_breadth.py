@@ -100,6 +100,9 @@ SMOOTH += [  # corners that comparing with torch's own samples found
     ("scatter_reduce numbers", lambda m, x, y: m.scatter_reduce(x, 0, m.tensor(0), y, "amax"), (S0, S0 * 2)),
     ("norm 0.5 with zeros", lambda m, x: m.linalg.norm(x, 0.5), (Z,)), ("norm 3.5 with zeros", lambda m, x: x.norm(3.5), (Z,)),
     ("norm of zeros", lambda m, x: m.linalg.vector_norm(x * 0, 3), (Z,)), ("norm -1", lambda m, x: x.norm(-1.0), (X,)),
+    ("logcumsumexp far apart", lambda m, x: m.logcumsumexp(m.cat([x * 0 + 1e4, x, x * 0 - 1e4]), 0), (A,)),
+    ("logcumsumexp", lambda m, x: m.logcumsumexp(x, 1), (A,)),
+    ("norm 0", lambda m, x: x.norm(0, 1), (A,)), ("div floor", lambda m, x, y: m.div(x, y, rounding_mode="floor"), (A, POS)),
     ("zeta sizes", lambda m, q: m.special.zeta(m.tensor([[2.5], [3.0]], dtype=m.float64), q), (X,)),
     ("margin of a number", lambda m, x: F(m).multi_margin_loss(x, m.tensor(0)), (S0,)),
 ]
