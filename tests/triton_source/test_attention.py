@@ -142,3 +142,18 @@ def test_queries_keys_and_values_out_of_one_matrix(group: int, interpreter) -> N
     assert not hosts
     for x, w in zip(got, run_graph(run_passes(graph), arrays)):
         np.testing.assert_allclose(x, w, rtol=1e-4, atol=1e-4)
+
+
+def test_heads_straight_out_of_a_product(interpreter) -> None:
+    """A product whose only reader is a copy that attention bypasses must still run."""
+    def f(x, w):
+        q = P.reshape(P.matmul(x, w), (1, 20, 16))
+        out, _ = apply(OPS["sdpa"], (q, q, P.flip(q, (1,))), (False, 0.25, False))
+        return (out,)
+
+    avals = (aval((20, 24), float32, CPU), aval((24, 16), float32, CPU))
+    graph = trace(f, avals)
+    arrays = [np.random.default_rng(5).standard_normal(a.shape).astype(np.float32) for a in avals]
+    got, hosts = run_plan(interpreter, graph, arrays)
+    assert not hosts
+    np.testing.assert_allclose(got[0], run_graph(run_passes(graph), arrays)[0], rtol=1e-4, atol=1e-4)

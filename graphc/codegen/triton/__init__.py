@@ -1,1 +1,6 @@
-"""The Triton back end: loop-IR kernels and contractions as Triton source, compiled to GPU machine code without a GPU."""
+"""The Triton back end: a schedule as GPU kernels in Triton source, compiled to machine code without a GPU.
+
+``printer`` (with ``tiling``, ``opcodes``, ``support``) prints loop-IR kernels; ``matmul``, ``conv`` and ``attention`` print tiled
+products, into which pointwise kernels behind them are printed as epilogues; ``scatter``, ``scan`` and ``order`` are kernels of
+their own. ``passes`` prepares graphs, ``plan`` turns a schedule into launches, ``compiler`` is the only file that touches Triton.
+"""

@@ -216,6 +216,8 @@ class Lowering:
         size = self.avals[slot].size
         if sum(1 for b in k.buffers if b.size >= size) > MAX_EPILOGUE_BUFFERS:
             return False
+        if any(k.buffers[b].slot in self.bypassed for b in k.writes):
+            return False
         return matmul.can_end_in(k, slot, levels)
 
     def multiply(self, slot: int, epilogue: Kernel | None) -> list[Step]:
