@@ -102,10 +102,10 @@ def test_compiled_is_pytorch() -> None:
     for seed in [n for n in range(20000, 20240) if not re.search("rand|dropout|normal_|uniform_", source(n))]:
         if seed in undefined:
             continue
-        want = Plain(torch, lambda fn: fn, seed, share=False).run(4)
+        want = Plain(torch, lambda fn: fn, seed).run(4)
         if any(isinstance(x, tuple) and isinstance(x[0], str) and x[0] != "Stop" for x in want):
             continue  # errors come at other lines there
-        found = differs(Plain(graphc, graphc.compile, seed, share=False).run(4), want, "log", 1e-3)
+        found = differs(Plain(graphc, graphc.compile, seed).run(4), want, "log", 1e-3)
         assert not found, f"program {seed}: {found}\n{source(seed)}"
         ran += 1
     assert ran > 30
