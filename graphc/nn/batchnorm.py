@@ -1,6 +1,7 @@
 """Batch and instance normalisation, with lazy forms."""
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -138,7 +139,11 @@ class BatchNorm3d(_BatchNorm):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch norm over all processes of a group. With one process, which is what is supported, plain batch norm."""
+    """Batch norm over all processes of a group. With one process, which is what is supported, plain batch norm.
+
+    Raises:
+        NotImplementedError: in training, while ``graphc.distributed`` connects several processes.
+    """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
                  track_running_stats: bool = True, process_group: Any = None, device: Any = None, dtype: Any = None,
@@ -149,6 +154,13 @@ class SyncBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        distributed = sys.modules.get("graphc.distributed")  # not loaded: there is one process
+        if self.training and distributed is not None and distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise NotImplementedError("SyncBatchNorm does not share statistics between processes: use BatchNorm, whose "
+                                      "statistics are those of each process, or GroupNorm")
+        return super().forward(input)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:

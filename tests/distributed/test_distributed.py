@@ -85,8 +85,17 @@ def collectives(rank: int, world: int, port: int) -> None:
     dist.barrier()
     assert (dist.get_rank(), dist.get_world_size(), dist.get_backend()) == (rank, world, "gloo")
     assert dist.new_group(list(range(world))).size() == world
+    sync = nn.SyncBatchNorm(2)
+    try:
+        sync(graphc.ones(3, 2))
+    except NotImplementedError as refusal:  # rather than statistics of one process in silence
+        assert "GroupNorm" in str(refusal)
+    else:
+        raise AssertionError("SyncBatchNorm trained on its own process")
+    assert tuple(sync.eval()(graphc.ones(3, 2)).shape) == (3, 2)
     dist.destroy_process_group()
     assert not dist.is_initialized()
+    sync.train()(graphc.ones(3, 2))
 
 
 def test_collectives() -> None:
