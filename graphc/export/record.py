@@ -17,6 +17,7 @@ from ..ir import recorder
 from ..ir.location import format_location, user_location
 from ..ir.node import Graph, Node, Value, leaf_value
 from ..ir.passes import run_passes
+from ..ir.passes.dce import dce
 from ..ir.recorder import Region, region_graph, state
 from ..tensor import Tensor, to_numpy, wrap
 from . import structure
@@ -80,6 +81,7 @@ class Run:
             slots = [self._slot(reg, v) for v in self.new.values()]
             self.graph = region_graph(reg.cursor, (*self.results, *slots))
             self.bindings = list(reg.bindings)
+            self.made = [v for r in reg.live if (v := r()) is not None]  # what outlives the call
         self.keep = out  # values of this run stay what they are
 
     @staticmethod
@@ -99,6 +101,14 @@ def _reader(graph: Graph, slot: int) -> Node | None:
     return next((n for n in graph.nodes if slot in n.ins), None)
 
 
+def _same_constant(first: Run, a: Value, b: Any) -> bool:
+    """Whether a and b are one constant that the function makes of Python data on every call, and not something the first run
+    computed and the second one reads."""
+    if not isinstance(b, Value) or any(v is b for v in first.made) or a.aval is not b.aval:
+        return False
+    return recorder.evaluated(a).tobytes() == recorder.evaluated(b).tobytes()
+
+
 def _check_steady(first: Run, second: Run) -> None:
     """Raise unless the second run is the first one continued."""
     if first.graph != second.graph or set(first.new) != set(second.new) or first.out_spec != second.out_spec:
@@ -110,12 +120,12 @@ def _check_steady(first: Run, second: Run) -> None:
         user = _reader(first.graph, node.slot)
         where = format_location(user.loc if user is not None else node.loc)
         if isinstance(a, Value):
-            if b is not a and b is not first.new.get(k):
+            if b is not a and b is not first.new.get(k) and not _same_constant(first, a, b):
                 raise GraphcError(f"the exported function reads a tensor at {where} that is another one on every call (such as "
                                   "a gradient that is not reset, or a tensor made of data inside the function)")
         elif not (a == b or (a != a and b != b)):
             raise GraphcError(f"the exported function uses a number at {where} that changes from call to call ({a!r}, then "
-                              f"{b!r}), such as a random seed or a step count; an exported program could only repeat the first: "
+                              f"{b!r}), such as a random seed or a step count; an export could only repeat the first: "
                               "export in eval() mode, or pass the number in as a tensor")
 
 
@@ -144,9 +154,9 @@ def names_of(model: Any) -> dict[int, str]:
     return out
 
 
-def record(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Program:
-    """The program ``model(*args, **kwargs)`` is, optimised. Modules are recorded without gradients, functions under the
-    gradient mode of the caller.
+def record(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], *, optimise: bool = True) -> Program:
+    """The program ``model(*args, **kwargs)`` is; ``optimise`` runs the graph passes on it. Modules are recorded without
+    gradients, functions under the gradient mode of the caller.
 
     Raises GraphBreakError where a value is read on the host, GraphcError where two calls differ.
     """
@@ -165,10 +175,11 @@ def record(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any
             if at is not None:
                 runs[-1].bindings[k] = at
     _check_steady(*runs)
-    return _program(runs[1], in_spec, [v.aval for v in values], names_of(model))
+    return _program(runs[1], in_spec, [v.aval for v in values], names_of(model), run_passes if optimise else dce)
 
 
-def _program(run: Run, in_spec: Any, in_avals: list[Any], names: dict[int, str]) -> Program:
+def _program(run: Run, in_spec: Any, in_avals: list[Any], names: dict[int, str],
+             prepare: Callable[[Graph], Graph]) -> Program:
     sources: list[Source] = []
     arrays: dict[str, Any] = {}
     for k, (node, b) in enumerate(zip(run.graph.inputs, run.bindings)):
@@ -184,4 +195,4 @@ def _program(run: Run, in_spec: Any, in_avals: list[Any], names: dict[int, str])
             arrays[name] = recorder.evaluated(now).copy()
             sources.append(("weight", name))
     states = [sources[k][1] for k in run.new]
-    return Program(run_passes(run.graph), in_avals, sources, arrays, states, in_spec, run.out_spec, len(run.results))
+    return Program(prepare(run.graph), in_avals, sources, arrays, states, in_spec, run.out_spec, len(run.results))

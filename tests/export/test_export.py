@@ -162,6 +162,7 @@ def test_what_changes_from_call_to_call_is_refused() -> None:
     with pytest.raises(GraphcError, match=r"test_export\.py:\d+ that changes from call to call"):
         graphc.export.export(lambda x: drop(x), (graphc.randn(3, 3),))
     seen: list[int] = []
+    x3 = graphc.randn(3)
 
     def counting(x: Any) -> Any:
         seen.append(1)
@@ -177,6 +178,19 @@ def test_what_changes_from_call_to_call_is_refused() -> None:
 
     with pytest.raises(GraphcError):
         graphc.export.export(accumulating, (graphc.randn(2, 3),))
+    noise = np.random.default_rng(0)
+    with pytest.raises(GraphcError, match="another one on every call"):
+        graphc.export.export(lambda x: x + graphc.from_numpy(noise.random(3)), (graphc.randn(3),))
+    run = graphc.export.export(lambda x: x + graphc.from_numpy(np.eye(3, dtype="f4")) @ graphc.tensor([1.0, 2, 3]), (x3,))
+    assert list(run(np.ones(3, np.float32))) == [2, 3, 4]
+    kept = [graphc.zeros(3)]
+
+    def rebinding(x: Any) -> Any:  # a Python variable that is bound anew is no write the program could make
+        kept[0] = kept[0] * 2
+        return kept[0] + x
+
+    with pytest.raises(GraphcError, match="another one on every call"):
+        graphc.export.export(rebinding, (x3,))
     opt = graphc.optim.Adam(model.parameters())
 
     def adam(x: Any) -> Any:
