@@ -21,7 +21,7 @@ import numpy as np
 
 from .compile_observe import Arguments, Observation, Rates, Unfit, step_of
 from .compile_report import difference
-from .compile_scene import RATE, Hidden, first_change, modes, same_state
+from .compile_scene import RATE, Hidden, Watch, modes, same_state
 from .errors import StaleReplayError
 from .ir import recorder
 from .ir.location import format_location
@@ -53,7 +53,8 @@ class Variant:
             if history[-2].constants[k].buffer is c.buffer:
                 raise Unfit("it reads a value that is kept where it was not found")
         self.groups = [g for opt in o.scene.optimizers for g in opt.param_groups]
-        self.guards = o.scene.guards
+        self.watch = Watch(o.scene.guards, self.live_rates)
+        self.leaves = [k for k, (kind, _) in enumerate(o.sources) if kind != "number"]
         self.tensors = list(zip(o.scene.tensors, o.scene.states))
 
     def _number(self, k: int, history: list[Observation]) -> Any:
@@ -76,9 +77,12 @@ class Variant:
         o = self.seen
         if a.outline != o.arguments.outline or a.shapes != o.arguments.shapes or modes() != o.modes:
             return False
-        if first_change(self.guards, self.live_rates) or [g._seed for g in o.scene.generators] != o.seeds:
+        if self.watch.changed() or [g._seed for g in o.scene.generators] != o.seeds:
             return False
-        return all([same_state(t, s) for t, s in self.tensors])
+        for t, state in self.tensors:
+            if not same_state(t, state):
+                return False
+        return True
 
     def scalars(self) -> list[Any]:
         """The numbers of the call about to happen."""
@@ -107,29 +111,28 @@ class Variant:
             out.append(alias_value(v) if len(out) in o.handles else v)
         if any(getattr(_held(kind, x, args), "buffer", None) is not out[n].buffer for n, more in o.shared for kind, x in more):
             return None
-        leaves = [id(v) for v in out if isinstance(v, Value)]
-        return out if len(set(leaves)) == len(leaves) else None
+        return out if len({id(out[k]) for k in self.leaves}) == len(self.leaves) else None
 
     def run(self, args: list[Tensor], bindings: list[Any]) -> tuple[Any, list[Value]]:
         """Put the region together, rebind what it writes; returns the function's result, pending, and all its values."""
         o, reg = self.seen, Region()
         reg.cursor, reg.slots, reg.bindings = o.end, o.end.end, bindings
-        for k, v in enumerate(bindings):
-            if isinstance(v, Value):
-                reg.leaf_slots[v] = k
+        for k in self.leaves:
+            reg.leaf_slots[bindings[k]] = k
         recorder.state.region = reg
         values = []
         for slot, av, edge in o.live:
             v = Value(av, reg, slot)
             v.gfn = edge
             values.append(v)
-            reg.live.append(weakref.ref(v))
+        reg.live += map(weakref.ref, values)
+        log, slots = list.append, reg.slots
         for kind, x, k in o.writes:
             if kind == "tensor":
-                reg.writes.append((x, x._v))
+                log(reg.writes, (x, x._v, slots))
                 x._v = values[k]
             elif kind == "storage":
-                reg.writes.append((x, x.value))
+                log(reg.writes, (x, x.value, slots))
                 x.value = values[k]
                 x.version += 1
             elif kind == "view":
