@@ -51,6 +51,8 @@ CASES: list[Case] = [
     ("MultivariateNormal scale_tril", lambda d, a, b: d.MultivariateNormal(a, scale_tril=b.tril()), [ROWS, TRIL], ROWS),
     ("MultivariateNormal covariance", lambda d, a, b: d.MultivariateNormal(a, b @ b.mT), [ROWS, TRIL], ROWS),
     ("MultivariateNormal precision", lambda d, a, b: d.MultivariateNormal(a, precision_matrix=b @ b.mT), [ROWS, TRIL], ROWS),
+    ("FisherSnedecor", lambda d, a, b: d.FisherSnedecor(a, b), [[3.5, 1.7, 6.0], [9.0, 12.0, 9.5]], [0.1, 2.0, 0.7]),
+    ("VonMises", lambda d, a, b: d.VonMises(a, b), [V, [0.4, 1.7, 80.0]], V),
     ("Independent", lambda d, a, b: d.Independent(d.Normal(a, b), 1), [ROWS, ROWS], ROWS),
     ("TransformedDistribution", lambda d, a, b: d.TransformedDistribution(
         d.Normal(a, b), [d.TanhTransform(), d.AffineTransform(1.0, 2.0)]), [[0.5, -1.0, 2.0], POS], [0.5, 1.2, 2.5]),
@@ -62,7 +64,7 @@ KL: list[tuple[str, Any, Any, list[Any]]] = [
     (name, make, make, params) for name, make, params, _ in CASES
     if name.split()[0] not in ("StudentT", "NegativeBinomial", "Multinomial", "HalfCauchy", "Weibull", "Kumaraswamy",
                                "LogisticNormal", "RelaxedBernoulli", "RelaxedOneHotCategorical", "MixtureSameFamily",
-                               "InverseGamma", "Uniform", "Pareto")]
+                               "InverseGamma", "Uniform", "Pareto", "FisherSnedecor", "VonMises")]
 KL += [
     ("Uniform Uniform", lambda d, a, b: d.Uniform(a, b), lambda d, a, b: d.Uniform(a - 0.3, b + 0.2), [[-2.0, -3.0], [0.7, 2.0]]),
     ("Uniform outside", lambda d, a, b: d.Uniform(a, b), lambda d, a, b: d.Uniform(a + 0.3, b + 0.2), [[-2.0, -3.0], [0.7, 2.0]]),

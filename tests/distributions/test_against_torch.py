@@ -15,6 +15,9 @@ from graphc.tensor import to_numpy
 torch = pytest.importorskip("torch")
 
 
+LOOSE = {"Multinomial": 1e-6, "VonMises": 2e-4}  # torch takes log n! in float32, Bessel functions from short polynomials
+
+
 def build(module: Any, lib: Any, make: Any, params: list[Any]) -> tuple[Any, list[Any]]:
     leaves = [lib.tensor(p, dtype=lib.float64) for p in params]
     for leaf in leaves:
@@ -51,10 +54,11 @@ def compare(case: Any, f: Any, *, also: list[Any] | None = None, gradient: bool 
         return  # torch has no formula: ours may
     assert got is not None, f"{name} lacks what torch has"
     assert want[0].dtype == got[0].dtype and want[0].shape == got[0].shape
-    rtol = 1e-6 if name == "Multinomial" else 1e-9  # torch takes log n! in float32 there
+    rtol = LOOSE.get(name, 1e-9)
     np.testing.assert_allclose(got[0], want[0], rtol=rtol, atol=1e-11)
     for w, g in zip(want[1], got[1]):
-        np.testing.assert_allclose(np.zeros(1) if g is None else g, np.zeros(1) if w is None else w, rtol=1e-7, atol=1e-9)
+        g, w = np.zeros(1) if g is None else g, np.zeros(1) if w is None else w
+        np.testing.assert_allclose(g, w, rtol=max(rtol, 1e-7), atol=1e-9 if rtol < 1e-8 else 1e-6)
 
 
 IDS = [c[0] for c in CASES]

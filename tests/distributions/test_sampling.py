@@ -14,7 +14,7 @@ from graphc.tensor import to_numpy
 
 N = 4000
 DISCRETE = {"Bernoulli", "Categorical", "Poisson", "Geometric", "Binomial", "NegativeBinomial"}
-HEAVY = {"Cauchy", "HalfCauchy", "StudentT", "Pareto", "LogNormal"}  # moments that do not exist or converge too slowly
+HEAVY = {"Cauchy", "HalfCauchy", "StudentT", "Pareto", "LogNormal", "VonMises"}  # moments that do not exist or converge too slowly
 BY_NAME = {c[0]: c for c in CASES}
 
 
@@ -109,6 +109,18 @@ def test_gamma_sensitivity_of_tiny_draws() -> None:
         log_x = np.array([-600.0, -95.0, -30.0, -7000.0])
         want = (float(to_numpy(graphc.digamma(graphc.tensor(a + 1, dtype=graphc.float64)))) - log_x) / a
         np.testing.assert_allclose(gamma_sensitivity(log_x, np.full(4, a)), want, rtol=1e-8)
+
+
+def test_directions() -> None:
+    """E cos(x - loc) of the von Mises law is I_1 / I_0, and draws stay on the circle."""
+    special = pytest.importorskip("scipy.special")
+    graphc.manual_seed(2)
+    d, _ = make(BY_NAME["VonMises"])
+    x, k = to_numpy(d.sample((N,))), np.array(BY_NAME["VonMises"][2][1])
+    assert (np.abs(x) <= np.pi).all()
+    c = np.cos(x - np.array(BY_NAME["VonMises"][2][0]))
+    assert (np.abs(c.mean(0) - special.ive(1, k) / special.ive(0, k)) < 4.5 * c.std(0) / np.sqrt(N)).all()
+    np.testing.assert_allclose(to_numpy(d.variance), 1 - special.ive(1, k) / special.ive(0, k), rtol=1e-12)
 
 
 def test_small_concentrations_stay_inside() -> None:

@@ -154,3 +154,32 @@ def test_compiled_step_stays_one_region() -> None:
 
     loss = step(graphc.ones(4, 3), graphc.tensor([0, 1, 1, 1]))
     assert bool(graphc.isfinite(loss)) and bool((w.grad != 0).all())
+
+
+ONTO = [C.real, C.positive, C.greater_than(1.5), C.less_than(-1.0), C.unit_interval, C.interval(-1.0, 3.0), C.simplex, C.real_vector,
+        C.lower_cholesky, C.positive_definite, C.corr_cholesky, C.independent(C.positive, 1), C.stack([C.positive, C.real, C.real], 1),
+        C.cat([C.positive, C.real], 1, [1, 2])]
+
+
+@pytest.mark.parametrize("constraint", ONTO, ids=[f"{i} {c!r}" for i, c in enumerate(ONTO)])
+def test_registries_reach_the_constraint(constraint: Any) -> None:
+    x = graphc.randn(2, 3, 3, dtype=graphc.float64) if constraint in (C.lower_cholesky, C.positive_definite) else X
+    for registry in (D.biject_to, D.transform_to):
+        t = registry(constraint)
+        y = t(x)
+        assert bool(constraint.check(y).all())
+        if t.bijective:
+            np.testing.assert_allclose(to_numpy(t.inv(y)), to_numpy(x), rtol=1e-6, atol=1e-8)
+
+
+def test_registries_refuse_and_learn() -> None:
+    with pytest.raises(NotImplementedError, match="Cannot transform"):
+        D.biject_to(C.boolean)
+    with pytest.raises(TypeError):
+        D.biject_to.register(int, lambda c: D.ExpTransform())
+
+    class Even(C.Constraint):
+        pass
+
+    D.transform_to.register(Even())(lambda c: D.ExpTransform())
+    assert D.transform_to(Even()) == D.ExpTransform()
