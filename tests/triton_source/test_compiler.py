@@ -151,7 +151,7 @@ def test_warm_process_imports_no_triton(tmp_path: Path) -> None:
     program = (f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_compiler import copy_kernel\n"
                "from graphc.codegen.triton.compiler import H100, compiler\nc = compiler(H100)\nk = c.get([copy_kernel()])['copy']\n"
                "print('RESULT', c.compiled, c.reloaded, 'triton' in sys.modules, len(k.code))\n")
-    env = {**os.environ, "GRAPHC_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "GRAPHC_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     env.pop("GRAPHC_NO_CACHE", None)
     results = []
     for _ in range(2):
