@@ -23,6 +23,11 @@ def _sizes(given: Any, count: int, least: int, what: str) -> None:
         raise VerifyError(f"{what} {given!r:.60}: {count} integers of at least {least} are needed")
 
 
+def _const(n: Node) -> None:
+    if not isinstance(n.attrs[0], bytes) or len(n.attrs[0]) != n.avals[0].dtype.itemsize:
+        raise VerifyError(f"a constant of {n.avals[0].dtype.name} with other bytes")
+
+
 def _permute(n: Node) -> None:
     _axes(n.attrs[0], n.in_avals[0].ndim, "permutation")
     _sizes(n.attrs[0], n.in_avals[0].ndim, 0, "permutation")
@@ -128,7 +133,7 @@ def _loop(n: Node) -> None:
 
 
 _RULES: dict[str, Callable[[Node], None]] = {
-    "permute": _permute, "slice": _slice, "slice_set": _slice, "pad": _pad, "concat": _one_axis(0), "take": _one_axis(0),
+    "const": _const, "permute": _permute, "slice": _slice, "slice_set": _slice, "pad": _pad, "concat": _one_axis(0), "take": _one_axis(0),
     "take_put": _one_axis(0), "gather": _one_axis(0), "scatter": _one_axis(0), "window": _window, "overlap_add": _overlap,
     "reduce": _reduce, "argreduce": _one_axis(1), "scan": _one_axis(1), "sort": _one_axis(0), "topk": _one_axis(0),
     "contract": _contract, "conv": _conv, "conv_input_grad": _conv_grad, "conv_weight_grad": _conv_grad, "loop_scan": _loop,

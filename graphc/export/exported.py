@@ -81,7 +81,7 @@ def export(mod: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None 
 def _make_dynamic(program: Program, mod: Any, args: Sequence[Any], kwargs: dict[str, Any],
                   which: bool | Sequence[int]) -> None:
     """Record at two more sizes and fill in what depends on the size."""
-    from .record import record
+    from .record import record_resized
 
     shapes = [a.shape for a in program.in_avals]
     if which is True:
@@ -96,28 +96,13 @@ def _make_dynamic(program: Program, mod: Any, args: Sequence[Any], kwargs: dict[
         raise ArgumentError(f"dynamic_batch: the batch sizes differ or are 0: {[shapes[i] for i in batch]}")
     if program.states:
         raise ArgumentError("dynamic_batch: a program that writes tensors is exported at one batch size")
-    others = {n: record(mod, *_resized(args, kwargs, batch, n)) for n in (size + 2, size + 3, size + 7)}
+    others = {n: record_resized(mod, args, kwargs, batch, n) for n in (size + 2, size + 3, size + 7)}
     graphs = {n: p.graph for n, p in others.items()}
     template.check(graphs, *graphs.popitem())
     if any(repr(p.sources) != repr(program.sources) for p in others.values()):
         raise GraphcError(template.REFUSAL + "; export one program per batch size")
     template.check(graphs, size, program.graph)
     program.sizes, program.batch = graphs, batch
-
-
-def _resized(args: Sequence[Any], kwargs: dict[str, Any], batch: list[int], n: int) -> tuple[Any, Any]:
-    """The example arguments with ``n`` rows in those that have a batch axis: rows repeated."""
-    from ..tensor import Tensor, to_numpy
-    from .record import _is_tensor
-    from .structure import flatten, rebuild
-
-    leaves: list[Any] = []
-    spec = flatten([list(args), kwargs], _is_tensor, leaves)
-    for i in batch:
-        a = to_numpy(leaves[i].detach()) if isinstance(leaves[i], Tensor) else np.asarray(leaves[i])
-        leaves[i] = a[np.arange(n) % len(a)]
-    given, named = rebuild(spec, leaves)
-    return given, named
 
 
 def save(ep: ExportedProgram, f: Any) -> None:

@@ -60,8 +60,10 @@ def _expands(node: Node) -> bool:
 class Writer:
     """Collects ONNX nodes and initializers. Names are unique over the model, bodies of loops included."""
 
-    def __init__(self, weights: dict[str, np.ndarray]):
+    def __init__(self, weights: dict[str, np.ndarray], one_of_many: bool = False):
         import onnx
+
+        self.one_of_many = one_of_many  # of models at several sizes: nothing may depend on which numbers are equal
 
         self.onnx: Any = onnx
         self.weights = weights
@@ -89,7 +91,9 @@ class Writer:
 
     def constant(self, array: np.ndarray) -> str:
         """The name of an initializer that holds ``array``; equal ones are shared."""
-        key = (array.dtype.name, array.shape, array.tobytes())
+        key: tuple[Any, ...] = (array.dtype.name, array.shape, array.tobytes())
+        if self.one_of_many:
+            key = (*key, len(self.known))
         name = self.known.get(key)
         if name is None:
             name = self.known[key] = self.fresh(f"constant_{len(self.known)}")
@@ -134,8 +138,10 @@ class Writer:
         raise UnsupportedOperatorError(f"ONNX export: op '{node.op.name}' recorded at {format_location(node.loc)} can't be "  # type: ignore[union-attr]
                                        f"exported: {why}")
 
-    def info(self, name: str, av: Any) -> Any:
-        return self.onnx.helper.make_tensor_value_info(name, self.type_of(av.dtype.np), list(av.shape))
+    def info(self, name: str, av: Any, inner: bool = False) -> Any:
+        """Name, dtype and shape of a value; in the body of a loop the shape is left open in a model of many sizes."""
+        shape = None if inner and self.one_of_many else list(av.shape)
+        return self.onnx.helper.make_tensor_value_info(name, self.type_of(av.dtype.np), shape)
 
     # --------------------------------------------------------------------------------------------------- whole graphs
     def write(self, graph: Graph, inputs: dict[int, str], numbers: dict[int, np.ndarray]) -> list[str]:
@@ -157,9 +163,10 @@ class Writer:
         return names[slot]
 
     def _folded(self, node: Node, fixed: dict[int, np.ndarray]) -> bool:
-        """Compute a node of constants at once."""
-        if not isinstance(node.op, Prim) or node.op.kind in ("random", "control") or any(s not in fixed for s in node.ins) \
-                or sum(a.size for a in node.avals) > _FOLD:
+        """Compute a node of constants at once, but for broadcasting, which would only make them large."""
+        if not isinstance(node.op, Prim) or node.op.kind in ("random", "control") or node.op.name == "expand":
+            return False
+        if any(s not in fixed for s in node.ins) or sum(a.size for a in node.avals) > _FOLD:
             return False
         with np.errstate(all="ignore"):
             fixed.update(enumerate(run_node(node, [fixed[s] for s in node.ins]), node.slot))
@@ -185,7 +192,7 @@ class Writer:
         for i, leaf in enumerate(graph.inputs):
             if i < n_carry + n_xs:
                 names[leaf.slot] = self.fresh(f"step_{len(self.taken)}")
-                given.append(self.info(names[leaf.slot], leaf.avals[0]))
+                given.append(self.info(names[leaf.slot], leaf.avals[0], True))
             else:
                 names[leaf.slot] = consts[i - n_carry - n_xs]
         if not n_xs:
@@ -193,15 +200,16 @@ class Writer:
         outs = [self.emit("Identity", [name]) for name in self.write(graph, names, {})]
         avals = graph.slot_avals()
         made = self.onnx.helper.make_graph(self.nodes, self.fresh("body"), given,
-                                           [self.info(o, avals[s]) for o, s in zip(outs, graph.outputs)])
+                                           [self.info(o, avals[s], True) for o, s in zip(outs, graph.outputs)])
         self.nodes, self.node = outer, at
         return made
 
 
-def to_model(program: Program, input_names: Sequence[str] | None, output_names: Sequence[str] | None, opset: int) -> Any:
+def to_model(program: Program, input_names: Sequence[str] | None, output_names: Sequence[str] | None, opset: int, *,
+             one_of_many: bool = False) -> Any:
     """The ONNX ModelProto of a program. Unnamed inputs and outputs are ``input_i`` and ``output_i``."""
     graph = partly_expanded(program.graph)
-    w = Writer(program.weights)
+    w = Writer(program.weights, one_of_many)
     avals = graph.slot_avals()
     n_in, n_out = len(program.in_avals), program.n_results
     ins = _names("input", input_names, n_in, w)

@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import config
 from ..device import CPU
 from ..errors import ArgumentTypeError, DeviceError, GraphBreakError, GraphcError
@@ -19,7 +21,7 @@ from ..ir.node import Graph, Node, Value, leaf_value
 from ..ir.passes import run_passes
 from ..ir.passes.dce import dce
 from ..ir.recorder import Region, region_graph, state
-from ..tensor import Tensor, to_numpy, wrap
+from ..tensor import Tensor, from_numpy_copy, to_numpy, wrap
 from . import structure
 from .program import Program, Source
 
@@ -135,10 +137,6 @@ def _is_tensor(x: Any) -> bool:
 
 def _fresh(leaf: Any) -> Value:
     """A private copy of an example argument."""
-    import numpy as np
-
-    from ..tensor import from_numpy_copy
-
     t = leaf if isinstance(leaf, Tensor) else from_numpy_copy(np.asarray(leaf))
     if t.device is not CPU:
         raise DeviceError(f"export works on CPU tensors, got an argument on {t.device}")
@@ -176,6 +174,18 @@ def record(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any
                 runs[-1].bindings[k] = at
     _check_steady(*runs)
     return _program(runs[1], in_spec, [v.aval for v in values], names_of(model), run_passes if optimise else dce)
+
+
+def record_resized(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], batch: list[int], n: int, *,
+                   optimise: bool = True) -> Program:
+    """:func:`record` with ``n`` rows, repeated, in the flattened arguments number ``batch``."""
+    leaves: list[Any] = []
+    spec = structure.flatten([list(args), kwargs], _is_tensor, leaves)
+    for i in batch:
+        a = to_numpy(leaves[i].detach()) if isinstance(leaves[i], Tensor) else np.asarray(leaves[i])
+        leaves[i] = a[np.arange(n) % len(a)]
+    given, named = structure.rebuild(spec, leaves)
+    return record(model, given, named, optimise=optimise)
 
 
 def _program(run: Run, in_spec: Any, in_avals: list[Any], names: dict[int, str],

@@ -297,6 +297,7 @@ def forged(tmp_path: Any, **changes: Any) -> Any:
     ({"graph": "nonsense"}, "parse"), ({"graph": lambda t: t.replace("maximum", "os_system")}, "unknown op"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[9] = slice(%0) [(0,), (9,), (1,)]\nreturn %1"}, "slice"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[4] = permute(%0) [(-1,)]\nreturn %1"}, "permutation"),
+    ({"graph": "%0: f32[4] = leaf()\n%1: f32[] = const() [b'abc', '<f32>']\nreturn %1"}, "constant"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[2] = reduce(%0) ['add', (0,)]\nreturn %1"}, "rule gives"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[4] = relu(%0)\nreturn %1"}, "exported program|parse|bound|binds"),
     ({"sources": lambda s: s[:-1]}, "binds"), ({"sources": lambda s: [["weight", "gone"], *s[1:]]}, "does not fit"),

@@ -11,7 +11,7 @@ import pytest
 
 import graphc
 from graphc import nn
-from graphc.errors import ArgumentError
+from graphc.errors import ArgumentError, GraphcError
 from graphc.ir.interpret import run_graph
 from graphc.ir.node import Graph, GraphBuilder, aval
 from graphc.ir.optable import OPS
@@ -25,8 +25,8 @@ def test_what_needs_no_onnx(monkeypatch: Any, tmp_path: Any) -> None:
     model, x = nn.Linear(2, 2), graphc.ones(1, 2)
     with pytest.raises(NotImplementedError, match="is not there: "):
         graphc.onnx.export(model, (x,))
-    with pytest.raises(ArgumentError, match="dynamic axes"):
-        graphc.onnx.export(model, (x,), tmp_path / "m.onnx", dynamic_axes={"x": {0: "n"}})
+    with pytest.raises(ArgumentError, match="dynamic_axes"):
+        graphc.onnx.export(model, (x,), tmp_path / "m.onnx", dynamic_shapes=({0: "n"},))
     with pytest.raises(ArgumentError, match="opset_version 11"):
         graphc.onnx.export(model, (x,), tmp_path / "m.onnx", opset_version=11)
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -117,6 +117,27 @@ def test_models(name: str) -> None:
         assert len(got) == len(want)
         for a, b in zip(got, want):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_dynamic_batch(name: str) -> None:
+    make, example = MODELS[name]
+    model = make()
+    data = exported(model, (example(),), input_names=["x"], output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}})
+    for n in (1, 3, 30):
+        x = graphc.cat([example() for _ in range(15)])[:n]
+        for a, b in zip(run(data, [x.numpy()]), [a for a in leaves(model(x)) if a.ndim]):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_dynamic_axes_that_can_not_be() -> None:
+    x = graphc.randn(4, 3)
+    for axes in ({"x": {1: "n"}}, {"other": [0]}, {"x": [0, 1]}):
+        with pytest.raises(ArgumentError, match="axis 0|batch size"):
+            exported(nn.ReLU(), (x,), input_names=["x"], dynamic_axes=axes)
+    for fn in (lambda x: x * x.shape[0], lambda x: x + graphc.arange(x.shape[0])[:, None]):
+        with pytest.raises(GraphcError, match="depends on the batch size"):
+            exported(fn, (x,), input_names=["x"], dynamic_axes={"x": [0]})
 
 
 class Many(nn.Module):
