@@ -341,13 +341,14 @@ def schedule(graph: Graph) -> Schedule:
     """Partition and lower ``graph`` (primitives only)."""
     cuts: set[int] = set()
     while True:
-        part = Partition(graph, cuts)
-        try:
-            return _lower_all(part)
-        except Unfusable as cut:
+        found: list[Unfusable] = []
+        lowered = _lower_all(Partition(graph, cuts), found)
+        if not found:
+            return lowered
+        for cut in found:
             if cut.slot in cuts:
                 raise AssertionError(f"cutting at slot {cut.slot} did not help: {cut}") from None
-            cuts.add(cut.slot)
+        cuts |= {cut.slot for cut in found}
 
 
 def _readable(found: tuple[int, Ix], shape: tuple[int, ...], node: Node) -> bool:
@@ -379,10 +380,11 @@ def _needed(part: Partition) -> tuple[set[int], dict[int, tuple[int, Ix]]]:
     return needed, views
 
 
-def _lower_all(part: Partition) -> Schedule:
+def _lower_all(part: Partition, cuts: list[Unfusable]) -> Schedule:
     """Kernels and library calls in order. Movement results that must exist in memory (``loose``) are stored by the group
     that computes what they are made of when they have its size, else by a copy kernel of their own; the operands of a
-    concatenation each by the group that computes them."""
+    concatenation each by the group that computes them. ``cuts`` receives why groups cannot be lowered as they are, of all
+    groups at once: a program of many alike parts would else be grouped anew for each of them."""
     producer = part.producer
     needed, views = _needed(part)
     loose: list[Loose] = sorted(s for s in needed if s in part.folded)
@@ -397,13 +399,21 @@ def _lower_all(part: Partition) -> Schedule:
             steps.append((2 * i, g.nodes[0].slot, g.nodes[0]))
             continue
         extra = [u for u in loose if _home(part, u, ready) == i and _size_of(part, u) in (g.full, g.rows)]
-        k, stored = _lower_one(part, g, needed, loose, extra, len(steps))
+        try:
+            k, stored = _lower_one(part, g, needed, loose, extra, len(steps))
+        except Unfusable as cut:
+            cuts.append(cut)
+            continue
         loose = [u for u in loose if u not in stored]
         if k is not None:
             steps.append((2 * i, g.nodes[0].slot, k))
-    for u in loose:
+    for u in loose if not cuts else ():
         node = producer[u] if isinstance(u, int) else u.concat
-        k = lower_group(part.graph, producer, [node], part.folded, [u], _name([node], len(steps)))
+        try:
+            k = lower_group(part.graph, producer, [node], part.folded, [u], _name([node], len(steps)))
+        except Unfusable as cut:
+            cuts.append(cut)
+            continue
         steps.append((max([2 * ready[x] + 1 for x in _sources(part, u) if x in ready], default=-1), node.slot, k))
     steps.sort(key=lambda t: t[:2])
     return Schedule([k for _, _, k in steps], views, part.rejected)

@@ -60,7 +60,9 @@ class GradNode:
         return self.edges is None
 
     def release(self) -> None:
-        """Forget saved values and edges (after a backward without ``retain_graph``)."""
+        """Forget saved values and edges (after a backward without ``retain_graph``). What saves nothing may be walked again."""
+        if self.ins is None and self.out is None and self.rule is None:
+            return
         self.edges = None
         self.ins = self.out = self.rule = None
 
