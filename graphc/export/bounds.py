@@ -133,7 +133,8 @@ def _loop(n: Node) -> None:
 
 
 _RULES: dict[str, Callable[[Node], None]] = {
-    "const": _const, "permute": _permute, "slice": _slice, "slice_set": _slice, "pad": _pad, "concat": _one_axis(0), "take": _one_axis(0),
+    "const": _const,
+    "permute": _permute, "slice": _slice, "slice_set": _slice, "pad": _pad, "concat": _one_axis(0), "take": _one_axis(0),
     "take_put": _one_axis(0), "gather": _one_axis(0), "scatter": _one_axis(0), "window": _window, "overlap_add": _overlap,
     "reduce": _reduce, "argreduce": _one_axis(1), "scan": _one_axis(1), "sort": _one_axis(0), "topk": _one_axis(0),
     "contract": _contract, "conv": _conv, "conv_input_grad": _conv_grad, "conv_weight_grad": _conv_grad, "loop_scan": _loop,

@@ -72,7 +72,8 @@ def _checked(text: Any) -> Graph:
 
 
 def _program(obj: dict[Any, Any]) -> Program:
-    p = Program(_checked(obj["graph"]), [parse_aval(a) for a in obj["inputs"]], [(k, v) for k, v in obj["sources"]],
+    sources = [(kind, tuple(what) if kind == "rate" else what) for kind, what in obj["sources"]]
+    p = Program(_checked(obj["graph"]), [parse_aval(a) for a in obj["inputs"]], sources,
                 dict(obj["weights"]), list(obj["states"]), obj["in_spec"], obj["out_spec"], int(obj["results"]),
                 {int(size): _checked(text) for size, text in obj["sizes"]}, list(obj["batch"]))
     check_sources(p, p.graph)

@@ -1,6 +1,7 @@
 """An exported program as data, and its checks. Needs only the graph IR."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,13 @@ from ..dtypes import dtype
 from ..ir.dump import to_text
 from ..ir.node import Aval, Graph
 
-Source = tuple[str, Any]  # ("input", i), ("weight", name) or ("number", x): where an input of the graph comes from
+# Where an input of the graph comes from: ("input", i), ("weight", name), ("number", x), or ("rate", (formula, lr, beta1,
+# beta2, t)): a number that an Adam optimizer computes from its step count t, which is one more at every call.
+Source = tuple[str, Any]
+RATES: dict[str, Callable[[float, float, float, float], float]] = {
+    "adam lr": lambda lr, b1, b2, t: lr / (1 - b1 ** t),
+    "bias 2": lambda lr, b1, b2, t: (1 - b2 ** t) ** 0.5,
+}
 
 
 @dataclass

@@ -23,7 +23,7 @@ from ..ir.passes.dce import dce
 from ..ir.recorder import Region, region_graph, state
 from ..tensor import Tensor, from_numpy_copy, to_numpy, wrap
 from . import structure
-from .program import Program, Source
+from .program import RATES, Program, Source
 
 
 class _Watch:
@@ -84,6 +84,7 @@ class Run:
             self.graph = region_graph(reg.cursor, (*self.results, *slots))
             self.bindings = list(reg.bindings)
             self.made = [v for r in reg.live if (v := r()) is not None]  # what outlives the call
+        self.rates: dict[int, Any] = {}  # binding number -> formula
         self.keep = out  # values of this run stay what they are
 
     @staticmethod
@@ -111,8 +112,26 @@ def _same_constant(first: Run, a: Value, b: Any) -> bool:
     return recorder.evaluated(a).tobytes() == recorder.evaluated(b).tobytes()
 
 
-def _check_steady(first: Run, second: Run) -> None:
-    """Raise unless the second run is the first one continued."""
+def _rate(model: Any, a: Any, b: Any) -> Any:
+    """The formula of an optimizer that ``model`` reaches which gave a, then b at its latest step; None if there is none."""
+    from ..compile_scene import Scene
+
+    for optimizer in Scene([model]).optimizers:
+        for group in optimizer.param_groups:
+            steps = {float(s["step"]) for p in group["params"] if "step" in (s := optimizer.state.get(p, {}))}
+            lr, betas = group.get("lr"), group.get("betas")
+            if len(steps) != 1 or type(lr) is not float or betas is None:
+                continue
+            t = steps.pop()
+            for name, formula in RATES.items():
+                known = (lr, float(betas[0]), float(betas[1]))
+                if t > 1 and formula(*known, t) == b and formula(*known, t - 1) == a:
+                    return (name, *known, t + 1)
+    return None
+
+
+def _check_steady(model: Any, first: Run, second: Run) -> None:
+    """Raise unless the second run is the first one continued. Numbers of an optimizer become sources of the second one."""
     if first.graph != second.graph or set(first.new) != set(second.new) or first.out_spec != second.out_spec:
         raise GraphcError("two calls of the exported function recorded different programs; run it once or twice before the "
                           "export, so that lazily made state (an optimizer's buffers) exists, and make sure that nothing but "
@@ -126,6 +145,9 @@ def _check_steady(first: Run, second: Run) -> None:
                 raise GraphcError(f"the exported function reads a tensor at {where} that is another one on every call (such as "
                                   "a gradient that is not reset, or a tensor made of data inside the function)")
         elif not (a == b or (a != a and b != b)):
+            second.rates[k] = _rate(model, a, b)
+            if second.rates[k] is not None:
+                continue
             raise GraphcError(f"the exported function uses a number at {where} that changes from call to call ({a!r}, then "
                               f"{b!r}), such as a random seed or a step count; an export could only repeat the first: "
                               "export in eval() mode, or pass the number in as a tensor")
@@ -172,7 +194,7 @@ def record(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any
             at = next((i for i, w in enumerate(values) if w is v), None)
             if at is not None:
                 runs[-1].bindings[k] = at
-    _check_steady(*runs)
+    _check_steady(model, *runs)
     return _program(runs[1], in_spec, [v.aval for v in values], names_of(model), run_passes if optimise else dce)
 
 
@@ -194,7 +216,7 @@ def _program(run: Run, in_spec: Any, in_avals: list[Any], names: dict[int, str],
     arrays: dict[str, Any] = {}
     for k, (node, b) in enumerate(zip(run.graph.inputs, run.bindings)):
         if node.op is recorder.SCALAR:
-            sources.append(("number", b))
+            sources.append(("rate", run.rates[k]) if k in run.rates else ("number", b))
         elif isinstance(b, int):
             sources.append(("input", b))
         else:

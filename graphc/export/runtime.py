@@ -16,7 +16,7 @@ from ..errors import ArgumentTypeError, DTypeError, GraphcError, ShapeError
 from ..ir import composites, prims  # noqa: F401  (fill the op table)
 from ..ir.node import Aval, Graph, Value, aval, leaf_value
 from . import structure, template
-from .program import Program
+from .program import RATES, Program
 
 
 def _is_array(x: Any) -> bool:
@@ -72,8 +72,10 @@ class Runner:
         values = [leaf_value(_aval(a), a) for a in arrays]
         bindings: list[Any] = []
         for kind, what in p.sources:
-            bindings.append(values[what] if kind == "input" else self._values[what] if kind == "weight" else what)
+            bindings.append(values[what] if kind == "input" else self._values[what] if kind == "weight" else
+                            RATES[what[0]](*what[1:]) if kind == "rate" else what)
         out = plan(bindings)
+        p.sources[:] = [(kind, (*what[:4], what[4] + 1)) if kind == "rate" else (kind, what) for kind, what in p.sources]
         for name, new in zip(p.states, out[p.n_results:]):
             self._values[name] = leaf_value(self._values[name].aval, new)
             p.weights[name] = new
@@ -131,9 +133,11 @@ def check_sources(program: Program, graph: Graph) -> None:
         want = node.avals[0]
         if kind == "number":
             ok = isinstance(what, (bool, int, float, complex)) and not want.shape
+        elif kind == "rate":
+            ok = len(what) == 5 and what[0] in RATES and all(type(x) in (int, float) for x in what[1:]) and what[4] >= 1
         elif kind == "input":
             ok = type(what) is int and 0 <= what < len(program.in_avals) and program.in_avals[what] is want
         else:
             ok = kind == "weight" and what in program.weights and _aval(program.weights[what]) is want
-        if (node.op is not None and node.op.name == "scalar") != (kind == "number") or not ok:
+        if (node.op is not None and node.op.name == "scalar") != (kind in ("number", "rate")) or not ok:
             raise GraphcError(f"input %{node.slot} of the graph ({want}) is bound to {kind} {what!r:.60}, which does not fit")
