@@ -126,6 +126,19 @@ def test_internal_error_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None
         (x * 2).cos().numpy()
 
 
+def test_a_strict_error_is_raised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The in-place step whose kernel cannot be built: one error, then the interpreter's value, never half of it."""
+    unknown_opcode(monkeypatch, "sinh")
+    config.STRICT = True
+    x = data(93, 70)
+    want = np.array(x.detach().clone().numpy())
+    want += np.sinh(want)
+    x.add_(x.sinh())
+    with pytest.raises(CompileError, match="sinh"):
+        x.numpy()
+    np.testing.assert_allclose(x.numpy(), want, rtol=1e-5)
+
+
 # ---------------------------------------------------------------------------------------------------------- other processes
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own."""
