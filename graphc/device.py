@@ -1,6 +1,7 @@
 """Devices: interned descriptors such as ``cpu`` and ``cuda:0``."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .errors import DeviceError
@@ -76,11 +77,17 @@ def set_default_device(d: Any) -> None:
 
 
 _AVAILABLE = {"cpu"}  # back ends add their kind when they find a device
+_WHY: dict[str, Callable[[], str]] = {}  # what a kind lacks here, asked when it is used; see explain_kind
 
 
 def register_kind(kind: str) -> None:
     """Called by a runtime that found usable devices of ``kind``."""
     _AVAILABLE.add(kind)
+
+
+def explain_kind(kind: str, why: Callable[[], str]) -> None:
+    """``why()`` says what ``kind`` lacks in this process, or "" if a device is there; for errors."""
+    _WHY[kind] = why
 
 
 def require(d: Any) -> device:
@@ -89,9 +96,10 @@ def require(d: Any) -> device:
     if dev.type == "cpu":
         return CPU
     if dev.type not in _AVAILABLE:
-        hint = ""
+        hint, why = "", _WHY[dev.type]() if dev.type in _WHY else ""
         if dev.type == "cuda":
-            hint = (" graphc's CUDA run time is not available in this process: it needs an NVIDIA driver and"
-                    " `pip install 'graphc[cuda]'`. Use device='cpu'.")
+            hint = (f" {why[:1].upper()}{why[1:]}. It needs an NVIDIA GPU, its driver and `pip install 'graphc[cuda]'`;"
+                    if why else " The GPU is there, but no back end of this process runs plans on it;")
+            hint += " use device='cpu'."
         raise DeviceError(f"device '{dev}' is not available.{hint}")
     return device(dev.type, 0) if dev.index is None and dev.type == "cuda" else dev
