@@ -23,6 +23,19 @@ def _sizes(given: Any, count: int, least: int, what: str) -> None:
         raise VerifyError(f"{what} {given!r:.60}: {count} integers of at least {least} are needed")
 
 
+_ONE_DTYPE = ("pad", "concat", "slice_set", "conv_input_grad", "conv_weight_grad", "scatter", "take_put")
+
+
+def _dtypes(n: Node) -> None:
+    """Operands whose dtypes must agree and are not compared by the op's own rule."""
+    assert n.op is not None
+    if n.op.name == "where" and n.in_avals[0].dtype.name != "bool":
+        raise VerifyError("where: the condition is not bool")
+    data = [a for i, a in enumerate(n.in_avals) if i != 1 or n.op.name not in ("scatter", "take_put")]
+    if n.op.name in _ONE_DTYPE and any(a.dtype is not data[0].dtype for a in data):
+        raise VerifyError(f"{n.op.name}: operands of several dtypes")
+
+
 def _const(n: Node) -> None:
     if not isinstance(n.attrs[0], bytes) or len(n.attrs[0]) != n.avals[0].dtype.itemsize:
         raise VerifyError(f"a constant of {n.avals[0].dtype.name} with other bytes")
@@ -155,6 +168,7 @@ def check_bounds(graph: Graph) -> None:
                 continue
             if n.op.is_composite or len(n.attrs) != len(n.op.attrs):
                 raise VerifyError(f"op {n.op.name} with {len(n.attrs)} attributes in an exported program")
+            _dtypes(n)
             rule = _RULES.get(n.op.name)
             if rule is not None:
                 rule(n)

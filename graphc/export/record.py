@@ -45,19 +45,20 @@ class _Watch:
 def _recording(grad: bool) -> Iterator[Region]:
     """A fresh region that nothing flushes; what it holds is computed at the end."""
     recorder.flush("export")
-    caps = config.NODE_CAP, config.BYTE_CAP
+    caps = config.NODE_CAP, config.BYTE_CAP, config.EAGER
     before = state.watch, state.grad
     state.region = reg = Region()
+    reg.cursor = Node(None, (), (), (), (), 0)  # a trie of its own: no node that ends a region, no lines of other callers
     state.watch, state.grad = _Watch(), grad
     state.hold += 1
-    config.NODE_CAP, config.BYTE_CAP = 1 << 60, 1 << 60  # one graph, however large
+    config.NODE_CAP, config.BYTE_CAP, config.EAGER = 1 << 60, 1 << 60, False  # one graph, however large
     done = False
     try:
         yield reg
         done = True
     finally:
         state.watch, state.grad = before
-        config.NODE_CAP, config.BYTE_CAP = caps
+        config.NODE_CAP, config.BYTE_CAP, config.EAGER = caps
         try:
             if done or state.region is reg:
                 recorder.flush("export")
@@ -114,9 +115,13 @@ def _same_constant(first: Run, a: Value, b: Any) -> bool:
 
 def _rate(model: Any, a: Any, b: Any) -> Any:
     """The formula of an optimizer that ``model`` reaches which gave a, then b at its latest step; None if there is none."""
-    from ..compile_scene import Scene
+    from ..compile_scene import Hidden, Scene
 
-    for optimizer in Scene([model]).optimizers:
+    try:
+        optimizers = Scene([model]).optimizers
+    except Hidden:  # the function reaches what can't be searched
+        return None
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             steps = {float(s["step"]) for p in group["params"] if "step" in (s := optimizer.state.get(p, {}))}
             lr, betas = group.get("lr"), group.get("betas")

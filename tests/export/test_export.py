@@ -8,79 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from export_models import MODELS, leaves, mlp
 
 import graphc
 from graphc import nn
 from graphc.errors import ArgumentTypeError, CheckpointError, DTypeError, GraphBreakError, GraphcError, ShapeError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(graphc.__file__)))
-
-
-def mlp() -> nn.Module:
-    graphc.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-
-
-def cnn() -> nn.Module:
-    graphc.manual_seed(0)
-    m = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-                      nn.Linear(8 * 4 * 4, 5))
-    m(graphc.randn(4, 3, 16, 16))
-    return m.eval()
-
-
-class Block(nn.Module):
-    """A GPT block with an embedding in front."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wte, self.ln = nn.Embedding(11, 16), nn.LayerNorm(16)
-        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
-        self.mlp = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
-
-    def forward(self, idx: Any) -> Any:
-        x = self.wte(idx)
-        b, t, c = x.shape
-        q, k, v = self.qkv(self.ln(x)).view(b, t, 3, 2, 8).permute(2, 0, 3, 1, 4)
-        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.proj(y.transpose(1, 2).reshape(b, t, c))
-        return x + self.mlp(x)
-
-
-def block() -> nn.Module:
-    graphc.manual_seed(0)
-    return Block().eval()
-
-
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.head = nn.LSTM(6, 10, num_layers=2, batch_first=True), nn.Linear(10, 3)
-
-    def forward(self, x: Any) -> Any:
-        y, (h, c) = self.lstm(x)
-        return {"y": self.head(y), "state": (h, c), "steps": x.shape[1]}
-
-
-def recurrent() -> nn.Module:
-    graphc.manual_seed(0)
-    return Recurrent().eval()
-
-
-def image() -> Any:
-    return graphc.randn(4, 3, 16, 16)
-
-
-MODELS = {"mlp": (mlp, lambda: graphc.randn(5, 8)), "cnn": (cnn, image),
-          "gpt": (block, lambda: graphc.randint(0, 11, (3, 7))), "lstm": (recurrent, lambda: graphc.randn(2, 5, 6))}
-
-
-def leaves(x: Any) -> list[np.ndarray]:
-    if isinstance(x, dict):
-        return [a for v in x.values() for a in leaves(v)]
-    if isinstance(x, (tuple, list)):
-        return [a for v in x for a in leaves(v)]
-    return [x.detach().numpy()] if isinstance(x, graphc.Tensor) else [np.asarray(x)]
 
 
 def check(got: Any, want: Any, tol: float = 1e-6) -> None:
@@ -199,6 +133,8 @@ def test_what_changes_from_call_to_call_is_refused() -> None:
 
     with pytest.raises(GraphcError, match="step count"):
         graphc.export.export(counting_up, (x3,))
+    with pytest.raises(GraphcError, match="step count"):  # also when the function reaches what can't be searched
+        graphc.export.export(lambda x, _=(k for k in "ab"): counting_up(x), (x3,))
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW"])
@@ -321,6 +257,8 @@ def forged(tmp_path: Any, **changes: Any) -> Any:
     ({"graph": "nonsense"}, "parse"), ({"graph": lambda t: t.replace("maximum", "os_system")}, "unknown op"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[9] = slice(%0) [(0,), (9,), (1,)]\nreturn %1"}, "slice"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[4] = permute(%0) [(-1,)]\nreturn %1"}, "permutation"),
+    ({"graph": "%0: f32[4] = leaf()\n%1: f32[4] = where(%0, %0, %0)\nreturn %1"}, "not bool"),
+    ({"graph": "%0: f32[4] = leaf()\n%1: f64[4] = cast(%0) ['<f64>']\n%2: f32[8] = concat(%0, %1) [0]\nreturn %2"}, "dtypes"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[] = const() [b'abc', '<f32>']\nreturn %1"}, "constant"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[2] = reduce(%0) ['add', (0,)]\nreturn %1"}, "rule gives"),
     ({"graph": "%0: f32[4] = leaf()\n%1: f32[4] = relu(%0)\nreturn %1"}, "exported program|parse|bound|binds"),
@@ -350,3 +288,57 @@ def test_graph_text_names_the_lines() -> None:
     program = graphc.export.export(mlp(), (graphc.randn(2, 8),))
     assert "contract" in program.graph and "test_export.py" in program.graph
     assert repr(program).startswith("<ExportedProgram: 11 nodes, 4 weights")
+
+
+def deep(x: Any) -> Any:
+    for _ in range(300):
+        x = (x * 1.01).sin()
+    return x
+
+
+def test_long_programs_are_one_graph(monkeypatch: Any) -> None:
+    x = graphc.randn(3)
+    monkeypatch.setattr(graphc.config, "NODE_CAP", 100)
+    want = deep(x).numpy()  # recorded in several regions
+    program = graphc.export.export(deep, (x,))
+    assert graphc.config.NODE_CAP == 100 and program.graph.count(" = sin(") == 300
+    np.testing.assert_allclose(program(x.numpy()), want, rtol=1e-6)
+    monkeypatch.setattr(graphc.config, "EAGER", True)
+    np.testing.assert_allclose(graphc.export.export(deep, (x,))(x.numpy()), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_files_with_other_numbers_never_crash(name: str) -> None:
+    """Right checksums around a graph whose numbers were changed: refused, or a program that runs or says what is wrong."""
+    import io
+    import random
+    import re
+
+    from graphc.serialization import container
+    from graphc.serialization.records import Builder
+    from graphc.serialization.source import open_source
+
+    make, example = MODELS[name]
+    x, f, rng = example(), io.BytesIO(), random.Random(name)
+    graphc.export.export(make(), (x,)).save(f)
+    f.seek(0)
+    with open_source(f) as source:
+        obj = container.read(source, Builder())
+    lines = obj["graph"].split("\n")
+    refused = 0
+    for _ in range(60):
+        bad, k = list(lines), rng.randrange(len(lines))
+        found = rng.choice(list(re.finditer(r"-?\d+", lines[k])))
+        new = rng.choice([int(found.group()) + 1, int(found.group()) - 1, 0, -1, 7, 1 << 40])
+        bad[k] = lines[k][:found.start()] + str(new) + lines[k][found.end():]
+        obj["graph"] = "\n".join(bad)
+        try:
+            program = graphc.export.load(io.BytesIO(b"".join(map(bytes, container.write(obj, container.numpy_leaf)))))
+        except CheckpointError:
+            refused += 1
+            continue
+        try:
+            program(x.numpy())
+        except GraphcError:
+            pass
+    assert refused > 30

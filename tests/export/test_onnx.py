@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from export_models import MODELS, leaves
 
 import graphc
 from graphc import nn
@@ -16,9 +17,6 @@ from graphc.ir.interpret import run_graph
 from graphc.ir.node import Graph, GraphBuilder, aval
 from graphc.ir.optable import OPS
 from graphc.ir.recorder import LEAF
-
-sys.path.insert(0, os.path.dirname(__file__))
-from test_export import MODELS, leaves  # noqa: E402
 
 
 def test_what_needs_no_onnx(monkeypatch: Any, tmp_path: Any) -> None:
@@ -138,6 +136,16 @@ def test_dynamic_axes_that_can_not_be() -> None:
     for fn in (lambda x: x * x.shape[0], lambda x: x + graphc.arange(x.shape[0])[:, None]):
         with pytest.raises(GraphcError, match="depends on the batch size"):
             exported(fn, (x,), input_names=["x"], dynamic_axes={"x": [0]})
+
+
+def test_transformers_and_two_directions() -> None:
+    graphc.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    for model, x in ((encoder, graphc.randn(2, 5, 16)), (nn.LSTM(4, 5, bidirectional=True), graphc.randn(6, 2, 4)),
+                     (nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.InstanceNorm2d(3), nn.AdaptiveAvgPool2d(3)),
+                      graphc.randn(2, 3, 4, 4))):
+        for a, b in zip(run(exported(model, (x,)), [x.numpy()]), leaves(model(x))):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 class Many(nn.Module):
