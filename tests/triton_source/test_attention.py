@@ -115,7 +115,7 @@ def test_machine_code(target: Target, monkeypatch) -> None:
         assert c.spills == 0 and c.shared <= target.shared_limit and not c.facts["atomics"], (c.symbol, c.spills, c.registers, c.shared)
         assert c.facts["mma"] or c.facts["wgmma"]
         wide, narrow = c.facts["wide_loads"] + c.facts["wide_async"], c.facts["loads"] + c.facts["async"]
-        assert wide >= 4 and narrow - wide <= 40, c.facts
+        assert wide >= 4 and narrow - wide <= 80, c.facts  # one number per query (sums, shifts) is read by the element
 
 
 
