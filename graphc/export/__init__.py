@@ -10,11 +10,13 @@ time only.
 
 What is supported: CPU programs of fixed shapes, and of any batch size with ``dynamic_batch``: the function is recorded at
 three sizes, every integer of the graph must be an affine function of the size, and the graph of a new size is made from that
-(no symbolic shapes; a program that uses the size as a number, such as a mean over the batch, is refused). Training steps:
-tensors the function writes (parameters, momentum buffers, running statistics) become the program's state, which it keeps
-between calls and which ``save`` writes; the step count of Adam and AdamW goes on, learning rates stay what they are. The
-function runs twice for real at the export (run a training step once before, so that the optimizer's state exists); what differs
-between the two runs for any other reason (random numbers, Python counters) is refused with the line that uses it.
+(no symbolic shapes; a program that uses the size as a number, such as a mean over the batch, is refused).
+
+Training steps: tensors the function reads and writes (parameters, momentum buffers, running statistics) become the program's
+state, which it keeps between calls and which ``save`` writes; the step count of Adam and AdamW goes on, learning rates stay
+what they are. The function runs twice for real at the export (run a training step once before, so that the optimizer's state
+exists); what differs between the two runs for any other reason (random numbers, Python counters) is refused with the line that
+uses it.
 """
 from __future__ import annotations
 

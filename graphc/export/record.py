@@ -188,7 +188,7 @@ def record(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any
     if not callable(model):
         raise ArgumentTypeError(f"export() needs a module or a function, got {type(model).__name__}")
     leaves: list[Any] = []
-    in_spec = structure.flatten([list(args), dict(kwargs)], _is_tensor, leaves)
+    in_spec = structure.flatten([list(args), dict(sorted(kwargs.items()))], _is_tensor, leaves)
     grad = state.grad and not hasattr(model, "named_parameters")
     runs = []
     for _ in range(2):
@@ -207,7 +207,7 @@ def record_resized(model: Callable[..., Any], args: Sequence[Any], kwargs: dict[
                    optimise: bool = True) -> Program:
     """:func:`record` with ``n`` rows, repeated, in the flattened arguments number ``batch``."""
     leaves: list[Any] = []
-    spec = structure.flatten([list(args), kwargs], _is_tensor, leaves)
+    spec = structure.flatten([list(args), dict(sorted(kwargs.items()))], _is_tensor, leaves)
     for i in batch:
         a = to_numpy(leaves[i].detach()) if isinstance(leaves[i], Tensor) else np.asarray(leaves[i])
         leaves[i] = a[np.arange(n) % len(a)]

@@ -49,7 +49,7 @@ class Runner:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         p = self.program
         leaves: list[Any] = []
-        spec = structure.flatten([list(args), kwargs], _is_array, leaves)
+        spec = structure.flatten([list(args), dict(sorted(kwargs.items()))], _is_array, leaves)
         if spec != p.in_spec:
             raise ArgumentTypeError(f"the program was exported for arguments (positional, keyword) "
                                     f"{structure.describe(p.in_spec)}, called with {structure.describe(spec)}")

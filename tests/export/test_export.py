@@ -12,7 +12,15 @@ from export_models import MODELS, leaves, mlp
 
 import graphc
 from graphc import nn
-from graphc.errors import ArgumentTypeError, CheckpointError, DTypeError, GraphBreakError, GraphcError, ShapeError
+from graphc.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    DTypeError,
+    GraphBreakError,
+    GraphcError,
+    ShapeError,
+)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(graphc.__file__)))
 
@@ -179,6 +187,23 @@ def test_host_reads_and_wrong_arguments() -> None:
         run([np.ones(2, np.float32), np.ones(3)], (np.ones(3, np.float32),), True)
     with pytest.raises(ShapeError, match="dynamic_batch=True"):
         run([np.ones(2, np.float32), np.ones(4, np.float32)], (np.ones(3, np.float32),), True)
+
+
+def test_keyword_arguments() -> None:
+    def f(a: Any, *, b: Any, c: Any = None) -> Any:
+        return a * 2 + b - c
+
+    one, two, three = (np.full(2, k, np.float32) for k in (1, 2, 3))
+    for program in (graphc.export.export(f, (one,), {"c": three, "b": two}),
+                    graphc.export(f, (one,), kwargs={"b": two, "c": three}, dynamic_batch=True)):
+        assert list(program(three, b=one, c=two)) == list(program(three, c=two, b=one)) == [5, 5]
+        with pytest.raises(ArgumentTypeError, match="called with"):
+            program(one, two, three)
+    assert list(program(np.ones(5, np.float32), b=np.ones(5, np.float32), c=np.zeros(5, np.float32))) == [3] * 5
+    with pytest.raises(ShapeError, match="batch size 4, another input 5"):
+        program(np.ones(5, np.float32), b=np.ones(4, np.float32), c=np.zeros(5, np.float32))
+    with pytest.raises(ArgumentError, match="dynamic_batch"):
+        graphc.export(f, (one,), kwargs={"b": two, "c": three}, dynamic_batch=[3])
 
 
 CHILD = """
