@@ -257,7 +257,12 @@ def scratch_elements(k: Kernel) -> int:
 
 def print_kernel(k: Kernel, vector_bits: int) -> Printed:
     """LLVM module text of a kernel. Raises NotImplementedError for an opcode this back end lacks."""
-    p = Printer(k, vector_bits)
+    return finished(Printer(k, vector_bits))
+
+
+def finished(p: Printer) -> Printed:
+    """The module of a printer."""
+    k = p.k
     p.build()
     body = module([p.f], vmath.definitions(p.f.helpers))
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]

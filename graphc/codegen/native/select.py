@@ -9,6 +9,7 @@ from ..fuse import Schedule
 from ..index import Ix
 from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
+from .columns import columns_job, merge_sums
 from .contraction import View, dense_strides, product, view_of
 from .conv import conv_jobs
 from .epilogue import matching, storing
@@ -36,23 +37,28 @@ class Selector:
 
     def all(self) -> list[Step]:
         """The steps of the whole schedule, but for kernels whose results nobody reads (zeros that a job makes itself)."""
-        self.find_epilogues()
+        readers: dict[int, list[int]] = {}
+        for i, item in enumerate(self.sched.steps):
+            for s in {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else set(item.ins):
+                readers.setdefault(self.sched.views.get(s, (s, None))[0], []).append(i)
+        self.find_epilogues(readers)
+        rows, rest = merge_sums(self.sched.steps, readers, set(self.graph.outputs))
         steps: list[Step] = []
         for i, item in enumerate(self.sched.steps):
-            if i in self.epilogues:
+            if i in rows:
+                steps.append(columns_job(*rows[i], self.bits))
+            elif i in rest:
+                steps.append(kernel_job(rest[i], self.bits))
+            elif i in self.epilogues:
                 steps += self.contraction(*self.epilogues[i])
             elif not isinstance(item, Node) or item.slot not in self.late:
                 steps += self.steps(item)
         used = {self.sched.views.get(x, (x,))[0] for s in steps for x in s.reads} | set(self.graph.outputs)  # type: ignore[call-overload]
         return [s for s in steps if not isinstance(s, Job) or s.kernel is None or s.checks or not used.isdisjoint(s.writes)]
 
-    def find_epilogues(self) -> None:
+    def find_epilogues(self, readers: dict[int, list[int]]) -> None:
         """Pair every product with the kernel that reads it first, where that one can run on the product's tiles. If others
-        read the product too, the kernel stores it as well."""
-        readers: dict[int, list[int]] = {}
-        for i, item in enumerate(self.sched.steps):
-            for s in {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else set(item.ins):
-                readers.setdefault(self.sched.views.get(s, (s, None))[0], []).append(i)
+        read the product too, the kernel stores it as well. ``readers``: slot -> places of the steps that read it."""
         outputs = set(self.graph.outputs)
         for node in self.sched.steps:
             if not isinstance(node, Node) or not _is_product(node) or not readers.get(node.slot):
