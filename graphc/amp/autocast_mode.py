@@ -17,7 +17,7 @@ from ..ir import recorder
 from ..ir.node import Value
 from ..ir.optable import OPS, Op
 
-LOWER = frozenset(("linear", "contract", "conv", "sdpa"))
+LOWER = frozenset(("linear", "contract", "conv", "conv_input_grad", "sdpa"))
 WIDER = frozenset((
     "exp", "expm1", "exp2", "log", "log2", "log10", "log1p", "pow", "rsqrt", "reciprocal", "acos", "asin", "cosh", "sinh",
     "tan", "erfinv", "softmax", "log_softmax", "logsumexp", "softplus", "layer_norm", "rms_norm", "group_norm", "nll",
