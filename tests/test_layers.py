@@ -124,3 +124,9 @@ def test_import_loads_nothing_heavy() -> None:
     loaded = {name.split(".")[0] for name in json.loads(out.stdout)}
     assert {"graphc", "numpy"} <= loaded
     assert not loaded & set(HEAVY)
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Test folders are no packages: two files of one name would hide each other."""
+    names = [f.name for f in Path(__file__).parent.rglob("*.py") if f.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
