@@ -17,7 +17,7 @@ from .errors import ArgumentTypeError, AutogradError, DTypeError, ShapeError
 from .ir import build as P
 from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
-from .ir.recorder import apply, evaluated, state
+from .ir.recorder import apply, evaluated, export, state
 from .ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
 from .views import (
     Alias,
@@ -724,7 +724,7 @@ def _export(t: Tensor) -> np.ndarray:
         else:
             a.storage.value = v
             a.storage.version += 1
-    arr = v.buffer.view()
+    arr = export(v.buffer)
     for name, attrs in a.chain if a is not None else ():
         arr = _np_view(arr, name, attrs)
     return arr
