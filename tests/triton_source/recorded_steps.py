@@ -17,7 +17,7 @@ from graphc.codegen.triton.passes import gpu_passes
 from graphc.codegen.triton.printer import Printed, print_kernel
 from graphc.ir import recorder
 from graphc.ir.interpret import bind_inputs
-from graphc.ir.node import Graph
+from graphc.ir.node import Graph, Node
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "bench"))
 
@@ -56,6 +56,9 @@ def captured(step: Callable[..., Any], *args: Any, really: bool = False) -> Any:
     compiled = graphc.compile(step)
     recorder.flush("test")
     recorder.set_planner(plan)
+    known, recorder.PLANS = recorder.PLANS, {}  # programs another test recorded are new here
+    recorder._Trie.root = Node(None, (), (), (), (), 0)
+    recorder.state.region = recorder.Region()
     _Zeros.capturing = True
     try:
         compiled(*args)
@@ -64,6 +67,9 @@ def captured(step: Callable[..., Any], *args: Any, really: bool = False) -> Any:
         return (gpu_passes(graph), _Zeros.bindings[id(graph)]) if really else gpu_passes(graph)
     finally:
         recorder.set_planner(planner)
+        recorder.PLANS = known
+        recorder._Trie.root = Node(None, (), (), (), (), 0)
+        recorder.state.region = recorder.Region()
         _Zeros.capturing = False
         _Zeros.bindings.clear()
 

@@ -154,6 +154,9 @@ def _function(p: Printed, target: Target) -> Any:
     return space[p.symbol]
 
 
+_PARSING = threading.Lock()  # ast.parse of several threads can fail in CPython 3.11 ("recursion depth mismatch")
+
+
 def _source(p: Printed, target: Target) -> Any:
     """What Triton's front end takes: function, types, constants, hints."""
     from triton.compiler import ASTSource
@@ -201,7 +204,8 @@ def _compile(p: Printed, target: Target) -> Compiled:
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
 
-    src = _source(p, target)
+    with _PARSING:
+        src = _source(p, target)
     gpu = GPUTarget(target.backend, target.arch, target.warp_size)
     backend = make_backend(gpu)
     # Fusing a * b + c would make results depend on what was fused with what; libdevice keeps subnormals, as NumPy does.
@@ -213,7 +217,8 @@ def _compile(p: Printed, target: Target) -> Compiled:
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
-    module = src.make_ir(gpu, options, backend.get_codegen_implementation(options), backend.get_module_map(), context)
+    with _PARSING:
+        module = src.make_ir(gpu, options, backend.get_codegen_implementation(options), backend.get_module_map(), context)
     metadata: dict[str, Any] = {"target": gpu, **options.__dict__}
     registers = spills = None
     text = ""
