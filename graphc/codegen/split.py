@@ -19,21 +19,22 @@ _BINARY = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "any"
 
 def split_reductions(graph: Graph) -> Graph:
     """An equal graph whose large reductions have enough independent results."""
-    if not any(_wanted(n) for n in graph.nodes):
+    if not any(wanted(n) for n in graph.nodes):
         return graph
     b = GraphBuilder()
     new: list[int] = []
     for node in graph.nodes:
         ins = tuple([new[s] for s in node.ins])
-        if _wanted(node):
-            new.append(_split(b, node, ins[0]))
+        if wanted(node):
+            new.append(split_node(b, node, ins[0]))
             continue
         first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
         new.extend(range(first, first + len(node.avals)))
     return b.graph(tuple([new[s] for s in graph.outputs]))
 
 
-def _wanted(node: Node) -> bool:
+def wanted(node: Node) -> bool:
+    """Whether a reduction has too few results for its work."""
     if node.op is not OPS["reduce"]:
         return False
     x, axes = node.in_avals[0], node.attrs[1]
@@ -46,13 +47,14 @@ def _wanted(node: Node) -> bool:
     return rows < (8 if x.size >= LARGE else 2)
 
 
-def _parts(n: int) -> int:
+def parts_of(n: int) -> int:
     """A divisor of n near PARTS, or 0."""
     good = [s for s in range(8, 2 * PARTS + 1) if n % s == 0]
     return min(good, key=lambda s: abs(s - PARTS)) if good else 0
 
 
-def _split(b: GraphBuilder, node: Node, x: int) -> int:
+def split_node(b: GraphBuilder, node: Node, x: int) -> int:
+    """Build the two steps of a reduction of ``x``; the slot of the result."""
     kind, axes = node.attrs
     av = b.avals[x]
     narrow = av.dtype if av.dtype in (float16, bfloat16) and kind in ("add", "mul") else None  # others do not round
@@ -60,7 +62,7 @@ def _split(b: GraphBuilder, node: Node, x: int) -> int:
         x = b.emit(OPS["cast"], (x,), (float32,), node.loc)
     axis = min(axes)
     n = av.shape[axis]
-    s = _parts(n) if n > PARTS else n
+    s = parts_of(n) if n > PARTS else n
     main = n if s else n - n % PARTS
     rest = None
     if main < n:

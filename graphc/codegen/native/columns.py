@@ -16,7 +16,7 @@ from ...ir.node import Node
 from .. import index
 from ..loop_ir import Access, Buf, Kernel, Store, inputs_of
 from ..lower import split_axis
-from ..split import _parts
+from ..split import parts_of
 from .jobs import Job
 from .kernel import Printer, finished
 from .kernel_layout import Env, choose_vector_axis, second_axis
@@ -42,7 +42,7 @@ def merge_sums(steps: Sequence[Kernel | Node], readers: Mapping[int, Sequence[in
                 continue
             k, n = rows.get(i, (a, 0))
             value = _value_of(k, slot)
-            parts = _parts(a.extents[0])
+            parts = parts_of(a.extents[0])
             if value is None or not parts or a.extents[0] < MIN_ROWS:
                 continue
             if choose_vector_axis(a) != 1 or second_axis(a, 1) is not None:

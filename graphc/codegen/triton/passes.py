@@ -8,8 +8,8 @@ from ...ir.node import Graph, GraphBuilder, Node
 from ...ir.optable import OPS
 from ...ir.passes import PASSES
 from ...ir.passes.expand import expand_composites, expansion
-from ..split import _split as split_node
-from ..split import _wanted as wanted_everywhere
+from ..split import split_node
+from ..split import wanted as wanted_everywhere
 from . import attention
 from .compiler import Target
 from .tiling import COLUMNS
