@@ -42,7 +42,7 @@ def stack_module_state(models: Any) -> tuple[dict[str, Tensor], dict[str, Tensor
     The stacked parameters are new leaves that require gradients where the models' do. Raises RuntimeError for no models,
     models of different classes or modes, or parameters that differ in whether they require gradients.
     """
-    from ..ops.shape import stack
+    from ..ops.joining import stack
 
     models = list(models)
     if not models:

@@ -12,7 +12,7 @@ from ..ops.activation import softmax
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.matmul import linear
 from ..ops.random import dropout
-from ..ops.shape import pad
+from ..ops.rearrange import pad
 from ..tensor import Tensor
 
 

@@ -149,7 +149,7 @@ from ..ops.random import (
     dropout3d,
     feature_alpha_dropout,
 )
-from ..ops.shape import (
+from ..ops.rearrange import (
     channel_shuffle,
     pad,
     pixel_shuffle,

@@ -16,6 +16,7 @@ from . import (  # noqa: E402
     creation,
     gamma_functions,
     indexing,
+    joining,
     legacy,
     linalg_old,
     loss,
@@ -26,6 +27,7 @@ from . import (  # noqa: E402
     pointwise,
     pool,
     random,
+    rearrange,
     recurrent,
     reduction,
     scatter_views,
@@ -36,8 +38,8 @@ from . import (  # noqa: E402
     special_functions,
 )
 
-FAMILIES = (pointwise, reduction, shape, creation, convert, indexing, sort, setops, matmul, conv, pool, random, activation,
-            norm, loss, attention, recurrent)
+FAMILIES = (pointwise, reduction, shape, joining, rearrange, creation, convert, indexing, sort, setops, matmul, conv, pool,
+            random, activation, norm, loss, attention, recurrent)
 
 
 def _export() -> None:

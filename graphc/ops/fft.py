@@ -22,7 +22,7 @@ from ..tensor import Tensor, from_array, wrap
 from ._common import norm_dim, to_out, val
 from ._linalg_common import c_name
 from .complex_parts import conj
-from .shape import roll
+from .rearrange import roll
 
 _SCALES = {None: (0, 2), "backward": (0, 2), "ortho": (1, 1), "forward": (2, 0)}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
-from . import pointwise, shape
+from . import joining, pointwise
 from .creation import linspace, ones
 from .indexing import gather
 from .pointwise import floor, round
@@ -172,7 +172,7 @@ def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> 
         view = [1] * n
         view[d] = k
         axes.append(line.reshape(view).expand(sizes))
-    base = shape.stack([*axes, ones(sizes, dtype=theta.dtype, device=theta.device)], -1).reshape(1, -1, n + 1)
+    base = joining.stack([*axes, ones(sizes, dtype=theta.dtype, device=theta.device)], -1).reshape(1, -1, n + 1)
     return (base @ theta.transpose(1, 2)).reshape((theta.shape[0], *sizes, n))
 
 

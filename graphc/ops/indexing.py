@@ -284,7 +284,7 @@ def _broadcast_value(v: Value, shape: tuple[int, ...]) -> Value:
 def getitem(self: Tensor, index: Any) -> Tensor:
     """``self[index]``: a view for ints, slices, None and Ellipsis; a copy when integer arrays or masks take part."""
     if index.__class__ is int and self._v.aval.ndim:
-        from .shape import select
+        from .joining import select
 
         n = self._v.aval.shape[0]
         if not -n <= index < n:

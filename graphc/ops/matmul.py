@@ -348,7 +348,8 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor:
     """Cross product along a dimension of size 3."""
-    from .shape import broadcast_tensors, roll
+    from .rearrange import roll
+    from .shape import broadcast_tensors
 
     a, b = broadcast_tensors(input, other)
     d = next((i for i, n in enumerate(a.shape) if n == 3), -1) if dim is None else dim

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..tensor import Tensor
-from . import _common, convert, creation, pointwise, reduction, shape
+from . import _common, convert, creation, joining, pointwise, rearrange, reduction, shape
 
 IN_PLACE_OPERATORS = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
                       "__ifloordiv__": "floor_divide", "__imod__": "remainder", "__ipow__": "pow",
@@ -105,7 +105,7 @@ def _view_in_place(fn: Callable[..., Tensor], name: str) -> Callable[..., Tensor
 
 def _split(self: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Chunks of the given size(s) along ``dim`` (views). The method's argument has another name than the function's."""
-    return shape.split(self, split_size, dim)
+    return joining.split(self, split_size, dim)
 
 
 NOT_METHODS = {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack", "column_stack",
@@ -129,7 +129,7 @@ def install_family(module: Any, names: list[str] | None = None) -> None:
 def install() -> None:
     """Fill Tensor. Called once when ``graphc.ops`` is imported."""
     _install_operators()
-    for family in (pointwise, reduction, shape):
+    for family in (pointwise, reduction, shape, joining, rearrange):
         install_family(family)
     for name in POINTWISE_IN_PLACE:
         setattr(Tensor, name + "_", in_place(getattr(pointwise, name, None) or getattr(reduction, name), name + "_"))

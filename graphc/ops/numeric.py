@@ -11,7 +11,7 @@ from ..dtypes import bool_, float64, get_default_dtype, int64
 from ..errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError, ShapeError
 from ..ir import build as P
 from ..tensor import Tensor, from_array, to_numpy, wrap
-from . import matmul, pointwise, reduction, shape
+from . import joining, matmul, pointwise, reduction
 from ._common import binary_values, norm_dim, norm_dims, to_out, val
 from .complex_parts import abs, complex, imag, real
 from .creation import as_tensor, ones_like
@@ -79,13 +79,13 @@ def _gradient_along(v: Tensor, d: int, h: Any, order: int) -> Tensor:
     inner = a * v.narrow(d, 0, n - 2) + b * v.narrow(d, 1, n - 2) + c * v.narrow(d, 2, n - 2)
     first, last = steps.narrow(d, 0, 1), steps.narrow(d, n - 2, 1)
     if order == 1:
-        return shape.cat([(at(1) - at(0)) / first, inner, (at(n - 1) - at(n - 2)) / last], d)
+        return joining.cat([(at(1) - at(0)) / first, inner, (at(n - 1) - at(n - 2)) / last], d)
     s1, s2 = steps.narrow(d, 1, 1), steps.narrow(d, n - 3, 1)
     start = (-(2 * first + s1) / (first * (first + s1)) * at(0) + (first + s1) / (first * s1) * at(1)
              - first / (s1 * (first + s1)) * at(2))
     end = (last / (s2 * (s2 + last)) * at(n - 3) - (s2 + last) / (s2 * last) * at(n - 2)
            + (2 * last + s2) / (last * (s2 + last)) * at(n - 1))
-    return shape.cat([start, inner, end], d)
+    return joining.cat([start, inner, end], d)
 
 
 def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> tuple[Tensor, ...]:
@@ -273,12 +273,12 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1, out: Tenso
 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> Sequence[Tensor]:
     """:func:`chunk`: nothing is unsafe here."""
-    return shape.chunk(input, chunks, dim)
+    return joining.chunk(input, chunks, dim)
 
 
 def unsafe_split(input: Tensor, split_size: Any, dim: int = 0) -> Sequence[Tensor]:
     """:func:`split`: nothing is unsafe here."""
-    return shape.split(input, split_size, dim)
+    return joining.split(input, split_size, dim)
 
 
 unsafe_split_with_sizes = unsafe_split

@@ -12,8 +12,8 @@ from ._common import val
 from .conv import tuple_of
 from .creation import arange
 from .indexing import gather
+from .joining import cat
 from .random import rand
-from .shape import cat
 
 __all__ = ["adaptive_max_pool1d_with_indices", "adaptive_max_pool2d_with_indices", "adaptive_max_pool3d_with_indices",
            "fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fractional_max_pool3d",

@@ -5,9 +5,10 @@ from typing import Any
 
 from ..errors import ShapeError
 from ..tensor import Tensor
-from . import shape
+from . import joining, rearrange, shape
 from .indexing import diagonal
-from .shape import as_strided, clone
+from .rearrange import as_strided
+from .shape import clone
 
 
 def _written(base: Tensor, view: Any, src: Tensor, name: str) -> Tensor:
@@ -50,12 +51,12 @@ def _copy_of(name: str, view: Any) -> Any:
 
 
 expand_copy, permute_copy = _copy_of("expand", shape.expand), _copy_of("permute", shape.permute)
-narrow_copy, select_copy = _copy_of("narrow", shape.narrow), _copy_of("select", shape.select)
+narrow_copy, select_copy = _copy_of("narrow", joining.narrow), _copy_of("select", joining.select)
 squeeze_copy, unsqueeze_copy = _copy_of("squeeze", shape.squeeze), _copy_of("unsqueeze", shape.unsqueeze)
 t_copy, transpose_copy = _copy_of("t", shape.t), _copy_of("transpose", shape.transpose)
-unbind_copy, split_copy = _copy_of("unbind", shape.unbind), _copy_of("split", shape.split)
-split_with_sizes_copy = _copy_of("split_with_sizes", shape.split_with_sizes)
-view_copy, unfold_copy = _copy_of("view", shape.view), _copy_of("unfold", shape.unfold)
+unbind_copy, split_copy = _copy_of("unbind", joining.unbind), _copy_of("split", joining.split)
+split_with_sizes_copy = _copy_of("split_with_sizes", joining.split_with_sizes)
+view_copy, unfold_copy = _copy_of("view", shape.view), _copy_of("unfold", rearrange.unfold)
 diagonal_copy, as_strided_copy = _copy_of("diagonal", diagonal), _copy_of("as_strided", as_strided)
 detach_copy = _copy_of("detach", Tensor.detach)
 

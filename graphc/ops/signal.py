@@ -17,7 +17,7 @@ from ..tensor import Tensor, from_array, wrap
 from ._common import val
 from .complex_parts import view_as_real
 from .fft import fft, ifft, irfft, rfft
-from .shape import pad
+from .rearrange import pad
 
 
 # ------------------------------------------------------------------------------------------------------------- windows

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..autograd.mode import enable_grad, no_grad
 from ..ops.creation import zeros
-from ..ops.shape import cat
+from ..ops.joining import cat
 from ..tensor import Tensor
 from ._line_search import strong_wolfe
 from .optimizer import Optimizer, check_lr, number_of
