@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import AutogradError, ShapeError
 from ..ir import build as P
+from ..ir.marks import BEGIN, END
 from ..ir.node import Value
 from ..ir.recorder import state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
@@ -180,12 +181,18 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
         w.leaves = known
         return w
     before, state.grad = state.grad, create_graph
+    state.walks += 1
+    if state.walks == 1:
+        state.region.cursor.turn |= BEGIN
     try:
         for edge, g in zip(roots, cots):
             w.push(edge, g)
         w.run()
     finally:
         state.grad = before
+        state.walks -= 1
+        if not state.walks:
+            state.region.cursor.turn |= END
     if at is not None:
         at.remember(w.leaves)
     return w

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..dtypes import bfloat16, bool_, float16, float32, float64, int8, int16, int32, int64, uint8, uint32
+from ..ir.marks import AFTER
 from ..ir.node import Graph, Node
 from . import index
 from .index import Ix
@@ -106,6 +107,7 @@ class Partition:
         self.home: dict[int, int] = {}  # first slot of a grouped node -> group id
         self.folded: set[int] = set()  # slots of movement ops, constants and host-scalar chains
         self.sources: list[frozenset[int]] = []  # slot -> slots of grouped nodes and leaves it is made of
+        self.waits: dict[int, frozenset[int]] = {}  # folded slot -> grouped slots that must be complete before it is read
         self.chain: dict[int, int] = {}  # folded host-scalar slot -> length of its chain
         self.rejected: list[str] = []
         self.outputs = set(graph.outputs)
@@ -123,7 +125,12 @@ class Partition:
             return
         if _foldable(node) or self.is_scalar_chain(node):
             self.folded.add(node.slot)
-            self.sources.append(frozenset().union(*[self.sources[s] for s in node.ins]))
+            gates = self.sources[node.ins[1]] if node.op is AFTER else frozenset()
+            parts = node.ins[:1] if node.op is AFTER else node.ins
+            self.sources.append(frozenset().union(*[self.sources[s] for s in parts]))
+            waits = gates.union(*[self.waits[s] for s in parts if s in self.waits])
+            if waits:
+                self.waits[node.slot] = waits
             return
         self.sources.extend(frozenset((s,)) for s in range(node.slot, node.end))
         if _loopable(node):
@@ -166,6 +173,10 @@ class Partition:
     def attach(self, g: Group, node: Node) -> None:
         """Record what the node makes its group depend on."""
         new = 0
+        for h in self.gates(node):
+            if h is not g:
+                new |= h.ancestors | 1 << h.id
+                g.hard |= 1 << h.id
         for s in (x for i in node.ins for x in self.sources[i]):
             h = self.group_at(s)
             if h is None or h is not g:
@@ -181,10 +192,17 @@ class Partition:
                 if other.ancestors & bit:
                     other.ancestors |= new
 
+    def gates(self, node: Node) -> list[Group]:
+        """Groups that must be complete before the node, though it reads nothing of theirs."""
+        found = {h.id: h for i in node.ins for s in self.waits.get(i, ()) if (h := self.group_at(s)) is not None}
+        return list(found.values())
+
     def join(self, node: Node) -> None:
         """Put a loop node into the latest producer group that takes it, merging its other producers in; else open one."""
         direct: dict[int, Group] = {}
         blocked = 0  # groups that must be complete before the node
+        for h in self.gates(node):
+            blocked |= h.ancestors | 1 << h.id
         for s in (x for i in node.ins for x in self.sources[i]):
             h = self.group_at(s)
             if h is None:

@@ -278,6 +278,8 @@ class Lowering:
 def moved(node: Node, pos: Position, ext: Sequence[int]) -> Position:
     """Position in the operand of element ``pos`` of a movement op without guards."""
     name, attrs, x = node.op.name, node.attrs, node.in_avals[0]  # type: ignore[union-attr]
+    if name == "after":
+        return pos
     if name == "reshape":
         return index.unflatten(index.flatten(pos, node.avals[0].shape), x.shape, ext)
     if name == "permute":

@@ -58,7 +58,7 @@ class Node:
     """One recorded operation. ``ins`` are slots; ``attrs`` is a hashable tuple in the op's attribute order."""
 
     __slots__ = ("op", "ins", "attrs", "avals", "in_avals", "slot", "end", "loc", "parent", "next", "alts", "plans",
-                 "full", "cum_bytes", "blocks")
+                 "full", "cum_bytes", "blocks", "turn")
 
     def __init__(self, op: Op | None, ins: tuple[int, ...], attrs: Any, avals: tuple[Aval, ...],
                  in_avals: tuple[Aval, ...], slot: int, loc: Loc = None, parent: Node | None = None):
@@ -72,6 +72,7 @@ class Node:
         own = avals[0].nbytes if len(avals) == 1 else sum([a.nbytes for a in avals])
         self.cum_bytes: int = own + (parent.cum_bytes if parent is not None else 0)
         self.full = False  # recording must flush after this node
+        self.turn = 0  # whether a backward pass began or ended here: flags of marks.py
 
 
 class Value:
@@ -135,12 +136,14 @@ def leaf_value(av: Aval, buffer: Any) -> Value:
 
 class Graph:
     """A closed program. ``nodes`` are in topological order with consecutive slots; ``inputs`` are the slots of
-    leaf and scalar nodes in binding order; ``outputs`` are slots."""
+    leaf and scalar nodes in binding order; ``outputs`` are slots. ``budget`` is the share of the bytes kept for backward
+    passes that its plan may use (see passes/recompute.py), part of what it is."""
 
-    __slots__ = ("nodes", "outputs", "_key")
+    __slots__ = ("nodes", "outputs", "budget", "_key")
 
     def __init__(self, nodes: list[Node], outputs: tuple[int, ...]):
         self.nodes, self.outputs = nodes, outputs
+        self.budget = 1.0
         self._key: Any = None
 
     @property
@@ -159,7 +162,7 @@ class Graph:
     def key(self) -> tuple[Any, ...]:
         """Canonical structural key: equal keys mean the same program over leaves of the same avals."""
         if self._key is None:
-            self._key = (tuple((n.op, n.ins, n.attrs) for n in self.nodes), self.outputs)
+            self._key = (tuple((n.op, n.ins, n.attrs) for n in self.nodes), self.outputs, self.budget)
         return self._key
 
     def __eq__(self, other: object) -> bool:

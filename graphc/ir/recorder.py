@@ -93,6 +93,8 @@ class _State(threading.local):
         self.hold = 0  # >0: inside a compiled call or a trace; soft flush points are ignored
         self.tracing = 0  # >0: building a sub-graph; reading a value is an error
         self.watch: Any = None  # the compiled call running in this thread: told of flushes and of new plans
+        self.budget = 1.0  # share of the bytes kept for backward passes that plans may use
+        self.walks = 0  # >0: inside a backward walk
 
 
 state = _State()
@@ -373,12 +375,13 @@ def flush(reason: str = "read") -> None:
     if plans is None:
         plans = end.plans = {}
     try:
-        plan = plans.get(signature)
+        key: Any = signature if state.budget == 1.0 else (signature, state.budget)
+        plan = plans.get(key)
         if plan is None:
             plan = _find_plan(end, signature)
             if len(plans) >= 64:
                 plans.clear()
-            plans[signature] = plan
+            plans[key] = plan
         buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
     except Exception as error:
         _recover(reg, live, error, reason != "read" or state.hold > 0)
@@ -438,6 +441,7 @@ def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:
 
 def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
     graph = region_graph(end, signature)
+    graph.budget = state.budget
     key = graph.key()
     plan = PLANS.get(key)
     if plan is None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from ..errors import VerifyError
+from .marks import AFTER, TURN
 from .node import Graph
 from .optable import OPS
 from .recorder import LEAF, SCALAR
@@ -13,7 +14,7 @@ def verify(graph: Graph, where: str = "graph") -> None:
     avals: list[object] = []
     for i, node in enumerate(graph.nodes):
         op = node.op
-        if op is None or (op not in (LEAF, SCALAR) and OPS.get(op.name) is not op):
+        if op is None or (op not in (LEAF, SCALAR, AFTER, TURN) and OPS.get(op.name) is not op):
             raise VerifyError(f"{where}: node {i} has an op that is not in the table: {op}")
         if node.slot != len(avals):
             raise VerifyError(f"{where}: node {i} ({op.name}) starts at slot {node.slot}, expected {len(avals)}")
