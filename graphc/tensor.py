@@ -1,7 +1,8 @@
 """The Tensor: a handle on a Value, directly or through a view of a Storage.
 
 The class holds what needs its inside: reading and writing through views, gradients, conversion to and from Python and
-NumPy. Every mathematical method is installed by ``graphc.ops.methods`` from the functions of ``graphc.ops``.
+NumPy. What a tensor tells about itself is in ``tensor_info``.
+Every mathematical method is installed by ``graphc.ops.methods`` from the functions of ``graphc.ops``.
 """
 from __future__ import annotations
 
@@ -18,11 +19,14 @@ from .ir import build as P
 from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
 from .ir.recorder import apply, evaluated, export, state
-from .ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
+from .ir.tape import AccumulateGrad, OutputEdge, alias_value
+from .tensor_hooks import GradFn
+from .tensor_hooks import HookHandle as HookHandle
+from .tensor_info import Size as Size
+from .tensor_info import TensorInfo
 from .views import (
     Alias,
     Storage,
-    contiguous_strides,
     inherit,
     log_write,
     private_alias,
@@ -32,29 +36,7 @@ from .views import (
 )
 
 
-class Size(tuple):
-    """A shape: a tuple that prints like PyTorch's and has ``numel()``."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        n = 1
-        for d in self:
-            n *= d
-        return n
-
-    def __repr__(self) -> str:
-        return f"torch.Size([{', '.join(map(str, self))}])"
-
-    def __getitem__(self, i: Any) -> Any:
-        out = tuple.__getitem__(self, i)
-        return Size(out) if isinstance(i, slice) else out
-
-    def __add__(self, other: Any) -> Any:
-        return Size(tuple.__add__(self, tuple(other)))
-
-
-class Tensor:
+class Tensor(TensorInfo):
     """An n-dimensional array with PyTorch's semantics. Build with ``graphc.tensor``, ``zeros``, ``randn`` ..."""
 
     __slots__ = ("_v", "_alias", "_grad", "__dict__", "__weakref__")
@@ -132,133 +114,6 @@ class Tensor:
             a = self._alias = Alias(Storage(self._v), (), False)
         return a
 
-    # ----------------------------------------------------------------------------------------------------- attributes
-    @property
-    def shape(self) -> Size:
-        return Size(self._v.aval.shape)
-
-    @property
-    def dtype(self) -> dtype:
-        return self._v.aval.dtype
-
-    @property
-    def device(self) -> device:
-        return self._v.aval.device
-
-    @property
-    def ndim(self) -> int:
-        return self._v.aval.ndim
-
-    def size(self, dim: int | None = None) -> Any:
-        """The shape, or one dimension of it."""
-        if dim is None:
-            return Size(self._v.aval.shape)
-        from .ops._common import norm_dim
-
-        return self._v.aval.shape[norm_dim(dim, self._v.aval.ndim)]
-
-    def dim(self) -> int:
-        return self._v.aval.ndim
-
-    ndimension = dim
-
-    def numel(self) -> int:
-        return self._v.aval.size
-
-    nelement = numel
-
-    def element_size(self) -> int:
-        return self.dtype.itemsize
-
-    @property
-    def itemsize(self) -> int:
-        return self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self._v.aval.nbytes
-
-    def __len__(self) -> int:
-        if not self._v.aval.shape:
-            raise TypeError("len() of a 0-d tensor")
-        return self._v.aval.shape[0]
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    is_sparse = is_quantized = is_mps = is_meta = is_nested = is_mkldnn = is_xla = False
-    layout = "torch.strided"
-    names: Any = None
-
-    @property
-    def is_cpu(self) -> bool:
-        return self.device.type == "cpu"
-
-    def get_device(self) -> int:
-        return -1 if self.is_cpu else self.device.index or 0
-
-    def is_floating_point(self) -> bool:
-        return self.dtype.is_floating_point
-
-    def is_complex(self) -> bool:
-        return self.dtype.is_complex
-
-    def is_signed(self) -> bool:
-        return self.dtype.is_signed
-
-    def share_memory_(self) -> Tensor:
-        """Accepted: tensors travel between processes by value."""
-        return self
-
-    def is_shared(self) -> bool:
-        return False
-
-    def is_inference(self) -> bool:
-        return False
-
-    def stride(self, dim: int | None = None) -> Any:
-        """Strides in elements (logical: buffers themselves are contiguous)."""
-        a = self._alias
-        st = a.geometry()[0] if a is not None and a.chain else contiguous_strides(self._v.aval.shape)
-        return st if dim is None else st[dim]
-
-    def storage_offset(self) -> int:
-        a = self._alias
-        return a.geometry()[1] if a is not None and a.chain else 0
-
-    def is_contiguous(self, memory_format: Any = None) -> bool:
-        a = self._alias
-        if a is None or not a.chain:
-            return True
-        want = contiguous_strides(self._v.aval.shape)
-        return all(d == 1 or s == w for d, s, w in zip(self._v.aval.shape, a.geometry()[0], want)) or self.numel() == 0
-
-    def data_ptr(self) -> int:
-        """Address of the first element (evaluates the tensor; equal for tensors that share storage)."""
-        a = self._alias
-        if a is None:
-            return int(evaluated(self._v).__array_interface__["data"][0])
-        base = evaluated(a.storage.value)
-        return int(base.__array_interface__["data"][0]) + a.geometry()[1] * self.dtype.itemsize
-
-    def untyped_storage(self) -> Any:
-        return _StorageInfo(self)
-
-    storage = untyped_storage
-
-    @property
-    def _version(self) -> int:
-        return self._alias.storage.version if self._alias is not None else 0
-
-    @property
-    def _base(self) -> Any:
-        a = self._alias
-        return None if a is None or not a.chain else a.storage
-
-    def _is_view(self) -> bool:
-        return self._base is not None
-
     # ------------------------------------------------------------------------------------------------------- gradients
     @property
     def requires_grad(self) -> bool:
@@ -326,7 +181,7 @@ class Tensor:
     @property
     def grad_fn(self) -> Any:
         edge = self._read().gfn
-        return None if edge is None or edge.__class__ is AccumulateGrad else _GradFn(edge)
+        return None if edge is None or edge.__class__ is AccumulateGrad else GradFn(edge)
 
     @property
     def is_leaf(self) -> bool:
@@ -498,7 +353,7 @@ class Tensor:
         edge = self._read().gfn
         leaf = edge.__class__ is AccumulateGrad
         return tensor_repr(evaluated(self._read()), dtype_name=self.dtype.name, device=str(self.device),
-                           requires_grad=leaf, grad_fn_name=None if edge is None or leaf else _GradFn(edge).name())
+                           requires_grad=leaf, grad_fn_name=None if edge is None or leaf else GradFn(edge).name())
 
     __str__ = __repr__
 
@@ -557,74 +412,6 @@ class Tensor:
         def __ge__(self, other: Any) -> Tensor: ...
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
         def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
-
-
-class HookHandle:
-    """Removes a hook; usable as a context manager."""
-
-    _next = 0
-
-    def __init__(self, registry: dict[int, Any], entry: Any):
-        self._registry = registry
-        self.id = HookHandle._next
-        HookHandle._next += 1
-        registry[self.id] = entry
-
-    def remove(self) -> None:
-        self._registry.pop(self.id, None)
-
-    def __enter__(self) -> HookHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
-
-class _GradFn:
-    """What ``tensor.grad_fn`` shows: a name and the functions before it."""
-
-    def __init__(self, edge: Any):
-        self._gn = edge.gn if edge.__class__ is OutputEdge else edge
-
-    def name(self) -> str:
-        return self._gn.name()
-
-    @property
-    def next_functions(self) -> tuple[Any, ...]:
-        if not isinstance(self._gn, GradNode):
-            return ()
-        return tuple([(None if e is None else _GradFn(e), e.index if e.__class__ is OutputEdge else 0)
-                      for e in self._gn.edges or ()])
-
-    def __repr__(self) -> str:
-        return f"<{self.name()}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _GradFn) and other._gn is self._gn
-
-    def __hash__(self) -> int:
-        return id(self._gn)
-
-
-class _StorageInfo:
-    """The little of PyTorch's storage object that programs ask for."""
-
-    def __init__(self, t: Tensor):
-        self._t = t
-
-    def data_ptr(self) -> int:
-        t = self._t
-        return t.data_ptr() - t.storage_offset() * t.element_size()
-
-    def nbytes(self) -> int:
-        a = self._t._alias
-        return a.storage.value.aval.nbytes if a is not None else self._t.nbytes
-
-    def size(self) -> int:
-        return self.nbytes()
-
-    def __len__(self) -> int:
-        return self.nbytes() // max(1, self._t.element_size())
 
 
 # ------------------------------------------------------------------------------------------------------- construction

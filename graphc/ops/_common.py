@@ -8,12 +8,13 @@ import numpy as np
 
 from .. import dtypes
 from ..dtypes import dtype
-from ..errors import ArgumentTypeError, DimError, DTypeError, ShapeError
+from ..errors import ArgumentTypeError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import CASTS, scalar
 from ..tensor import Tensor, wrap
+from ..tensor_info import norm_dim as norm_dim
 
 NUMBERS = (bool, int, float, complex, np.number, np.bool_)
 
@@ -29,19 +30,6 @@ def val(t: Any, name: str = "input") -> Value:
 def products(*vs: Value) -> tuple[Value, ...]:
     """Operands of a product in the dtype autocast gives them; as they are outside of its blocks."""
     return CASTS[0](OPS["contract"], vs) if CASTS else vs
-
-
-def norm_dim(d: Any, ndim: int) -> int:
-    """A dimension counted from the front. Zero-dim tensors accept 0 and -1. Raises IndexError when out of range."""
-    n = max(ndim, 1)
-    if not isinstance(d, int):
-        if isinstance(d, Tensor) or hasattr(d, "__index__"):
-            d = d.__index__()
-        else:
-            raise ArgumentTypeError(f"argument 'dim' must be int, not {type(d).__name__}")
-    if -n <= d < n:
-        return d + n if d < 0 else d
-    raise DimError(f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], but got {d})")
 
 
 def norm_dims(dims: Any, ndim: int, *, empty_is_all: bool = True) -> tuple[int, ...]:
