@@ -25,6 +25,9 @@ DEBTS = {
     ("version.py", "__version__"),
 }
 HEAVY = ("networkx", "triton", "llvmlite", "ml_dtypes", "PIL", "torch", "scipy", "tqdm", "matplotlib", "multiprocessing")
+LATER = ("nn", "optim", "utils", "vision", "distributions", "distributed", "export", "onnx", "profiler", "serialization", "func",
+         "amp", "cuda", "fft", "linalg", "special", "testing", "sparse", "random", "jit", "codegen.native", "codegen.triton",
+         "runtime.cuda", "runtime.jit")  # parts of graphc that load when they are used
 
 
 def rank(module: str) -> int:
@@ -120,9 +123,26 @@ def test_import_loads_nothing_heavy() -> None:
     code = "import json, sys, graphc; (graphc.ones(2) + 1).tolist(); print(json.dumps(sorted(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
     assert out.returncode == 0, out.stderr
-    loaded = {name.split(".")[0] for name in json.loads(out.stdout)}
-    assert {"graphc", "numpy"} <= loaded
-    assert not loaded & set(HEAVY)
+    loaded = json.loads(out.stdout)
+    assert {"graphc", "numpy"} <= set(loaded)
+    assert not {name.split(".")[0] for name in loaded} & set(HEAVY)
+    assert [name for name in loaded for part in LATER if f"{name}.".startswith(f"graphc.{part}.")] == []
+    assert all(exists(PACKAGE, part) for part in LATER)  # else the line above looks for nothing
+
+
+def test_parts_load_as_attributes() -> None:
+    """``import graphc as torch`` alone gives every part, as PyTorch does; what they define pickles by its own module."""
+    code = ("import pickle, graphc as torch\n"
+            "d = torch.distributions.Normal(0.0, 1.0)\n"
+            "assert type(pickle.loads(pickle.dumps(d))) is torch.distributions.Normal\n"
+            "for part in ('nn', 'optim', 'utils', 'distributed', 'profiler', 'onnx', 'export', 'vision', 'fft', 'special'):\n"
+            "    assert getattr(torch, part).__name__ == 'graphc.' + part, part\n"
+            "assert torch.nn.functional.relu and torch.optim.lr_scheduler.StepLR and torch.utils.data.DataLoader\n"
+            "try: torch.no_such_part\n"
+            "except AttributeError as e: assert 'no_such_part' in str(e)\n"
+            "else: raise SystemExit('found no_such_part')\n")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
+    assert out.returncode == 0, out.stderr
 
 
 def test_test_files_have_names_of_their_own() -> None:
