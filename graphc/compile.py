@@ -42,10 +42,10 @@ def _warn_at(loc: Any, text: str, category: type[Warning]) -> None:
 class _Call:
     """One running call: what the recorder tells about flushes and new plans."""
 
-    __slots__ = ("owner", "fullgraph", "split", "built", "flushed")
+    __slots__ = ("owner", "number", "fullgraph", "split", "built", "flushed")
 
     def __init__(self, owner: CompiledFunction, fullgraph: bool):
-        self.owner, self.fullgraph = owner, fullgraph
+        self.owner, self.number, self.fullgraph = owner, id(owner), fullgraph
         self.split: Any = None  # location of a host read that nothing was recorded after yet
         self.built: list[Any] = []
         self.flushed = False
@@ -73,8 +73,10 @@ class _Call:
 class CompiledFunction:
     """A callable that records and runs ``fn`` as one region per call; see :func:`compile`."""
 
-    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, budget: int = RECOMPILE_BUDGET, replay: int = 0):
+    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, budget: int = RECOMPILE_BUDGET, replay: int = 0,
+                 memory: float = 1.0):
         functools.update_wrapper(self, fn)
+        self._memory = memory
         self._fn, self._fullgraph, self._budget, self._audit_every = fn, fullgraph, budget, replay
         self._replay: Any = None  # made at the first call
         self._calls = self._plans = 0
@@ -92,7 +94,7 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         fn = copy.deepcopy(self._fn, memo)  # a bound method follows its object, a plain function stays itself
-        return self if fn is self._fn else CompiledFunction(fn, self._fullgraph, self._budget, self._audit_every)
+        return self if fn is self._fn else CompiledFunction(fn, self._fullgraph, self._budget, self._audit_every, self._memory)
 
     def __reduce__(self) -> Any:
         """A decorated function travels by its name, anything else as what it was made of."""
@@ -100,7 +102,7 @@ class CompiledFunction:
         found: Any = sys.modules.get(getattr(self, "__module__", ""))
         for part in name.split("."):
             found = getattr(found, part, None)
-        made_of = (self._fn, self._fullgraph, self._budget, self._audit_every)
+        made_of = (self._fn, self._fullgraph, self._budget, self._audit_every, self._memory)
         return name if found is self and name else (CompiledFunction, made_of)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -108,7 +110,11 @@ class CompiledFunction:
         if st.hold or st.tracing:  # nested, or part of a sub-graph: the outer call owns the region
             return self._nested(st, args, kwargs)
         recorder.flush("enter")
-        return self._replayed(st, args, kwargs) if self._audit_every else self._run(st, args, kwargs)
+        st.budget = self._memory
+        try:
+            return self._replayed(st, args, kwargs) if self._audit_every else self._run(st, args, kwargs)
+        finally:
+            st.budget = 1.0
 
     def _run(self, st: Any, args: Any, kwargs: Any, learn: Any = None) -> Any:
         """Record the function and flush; ``learn(out)`` is called in between unless something was flushed before."""
@@ -213,18 +219,21 @@ class CompiledFunction:
 
 
 def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None = None, backend: Any = None,
-            mode: str | None = None, options: Any = None, disable: bool = False) -> Any:
+            mode: str | None = None, options: Any = None, disable: bool = False, memory_budget: float | None = None) -> Any:
     """Compile a function or module; usable as ``@compile``, ``@compile(fullgraph=True)`` or ``compile(model)``.
 
     ``fullgraph=True`` raises :class:`~graphc.errors.GraphBreakError` when a value is read inside. ``dynamic`` is
     accepted: sizes never need a recompilation decision, since each new shape re-plans by itself.
     ``mode="replay"`` skips the function's Python while nothing it can see has changed (see ``compile_replay.py``).
     ``options``: ``recompile_limit``, after how many recompiling calls a :class:`RecompileWarning` is given (8);
-    ``audit_every``, how often replay mode runs the Python and compares (64).
+    ``audit_every``, how often replay mode runs the Python and compares (64); ``memory_budget``, as the argument.
+    ``memory_budget`` (0 to 1, default 1: off) is the share of the bytes kept between forward and backward that the plan may
+    keep; the rest is computed again in backward (see ``ir/passes/recompute.py``). It acts where the function contains both:
+    compile the training step.
     """
     if model is None:
         return functools.partial(compile, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode, options=options,
-                                 disable=disable)
+                                 disable=disable, memory_budget=memory_budget)
     if mode not in _MODES:
         raise RuntimeError(f"Unrecognized mode={mode}, should be one of: default, replay, reduce-overhead, max-autotune")
     if not callable(model):
@@ -234,7 +243,10 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
     options = options or {}
     budget = int(options.get("recompile_limit", RECOMPILE_BUDGET))
     replay = max(2, int(options.get("audit_every", AUDIT_EVERY))) if mode == "replay" else 0
+    memory = float(options.get("memory_budget", 1.0) if memory_budget is None else memory_budget)
+    if not 0 <= memory <= 1:
+        raise ValueError(f"memory_budget must lie between 0 and 1, got {memory}")
     if hasattr(model, "_compiled_call_impl") and not isinstance(model, type):  # a module, compiled in place
-        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget, replay)
+        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget, replay, memory)
         return model
-    return CompiledFunction(model, fullgraph, budget, replay)
+    return CompiledFunction(model, fullgraph, budget, replay, memory)

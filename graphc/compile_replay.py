@@ -116,7 +116,7 @@ class Variant:
     def run(self, args: list[Tensor], bindings: list[Any]) -> tuple[Any, list[Value]]:
         """Put the region together, rebind what it writes; returns the function's result, pending, and all its values."""
         o, reg = self.seen, Region()
-        reg.cursor, reg.slots, reg.bindings = o.end, o.end.end, bindings
+        reg.cursor, reg.bindings = o.end, bindings
         for k in self.leaves:
             reg.leaf_slots[bindings[k]] = k
         recorder.state.region = reg

@@ -16,6 +16,7 @@ from ..ir.marks import BEGIN, END
 from ..ir.node import Value
 from ..ir.recorder import state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
+from ..tensor import wrap
 from . import splice
 
 _SECOND_TIME = (
@@ -233,5 +234,9 @@ def deliver(w: Walk, accumulate: Callable[[Any, Value, bool], None], create_grap
     """Hand leaf sums to their tensors."""
     for acc, g in w.leaves.items():
         t = acc.tensor()
-        if t is not None:
+        if t is None:
+            continue
+        if t._grad is None and acc.hooks is None and acc.post_hooks is None:  # what accumulate() would come to
+            t._grad = wrap(g)
+        else:
             accumulate(t, g, create_graph)

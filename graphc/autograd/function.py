@@ -88,7 +88,7 @@ def _attach(cls: type[Function], ctx: FunctionCtx, values: list[Value | None], o
     out_values = [o._read() for o in tensors]
     gn.node = Node(_OpName(cls.__name__), (), (), tuple([v.aval for v in out_values]), (), 0)  # type: ignore[arg-type]
     gn.edges = tuple([v.gfn if v is not None else None for v in values])
-    gn.ins = gn.out = gn.hooks = gn.pre_hooks = gn.home = None
+    gn.ins = gn.out = gn.hooks = gn.home = None
     gn.seq = next_sequence()
     single = len(tensors) == 1
     gn.rule = lambda node, g: _call_backward(cls, ctx, [g] if single else g, out_values)

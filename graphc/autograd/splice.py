@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..ir.node import Aval, Node, Value
 from ..ir.recorder import CASTS, Region, state
-from ..ir.tape import AccumulateGrad, GradNode, OutputEdge
+from ..ir.tape import AccumulateGrad, GradNode
 
 MAX_BLOCKS = 8  # per point of a program
 
@@ -40,14 +40,13 @@ class Point:
         block = self.start.blocks.get(self.key) if self.start.blocks else None
         if block is None:
             return None
-        region, live = self.region, self.region.live
-        region.cursor, region.slots = block.end, block.end.end
-        out = {}
-        for n, av, slot in block.sums:
-            v = out[self.leaves[n]] = Value(av, region, slot)
-            live.append(weakref.ref(v))
+        region, leaves = self.region, self.leaves
+        region.cursor = block.end
+        out = {leaves[n]: Value(av, region, slot) for n, av, slot in block.sums}
+        region.live += map(weakref.ref, out.values())
+        order = self.order
         for i in block.visited:
-            self.order[i].release()
+            order[i].release()
         return out
 
     def remember(self, sums: dict[AccumulateGrad, Value]) -> None:
@@ -73,41 +72,41 @@ def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | No
     if CASTS or state.tracing:
         return None
     token = region.token
-    number: dict[Any, int] = {}
+    number: dict[Any, Any] = {}
+    known = number.get
     order: list[GradNode] = []
     leaves: list[AccumulateGrad] = []
     signature: list[Any] = [keep]
+    add = signature.append
     for v in cots:
         if v.region is not region:
             return None
-        signature.append(v.slot)
-
-    def visit(edges: Sequence[Any]) -> None:
+        add(v.slot)
+    edges: Any = roots
+    at = 0
+    while True:
         for e in edges:
-            if e is None:
-                signature.append(None)
-                continue
-            index = e.index if e.__class__ is OutputEdge else None
-            if index is not None:
-                e = e.gn
-            if e.__class__ is AccumulateGrad:
-                n = number.get(e)
-                if n is None:
-                    n = number[e] = len(leaves)
+            n = known(e)
+            if n is None and e is not None:
+                if e.__class__ is AccumulateGrad:
+                    n = number[e] = ~len(leaves)
                     leaves.append(e)
-                signature.append(~n)
-                continue
-            n = number.get(e)
-            if n is None:
-                n = number[e] = len(order)
-                order.append(e)
-            signature.append(n if index is None else (n, index))
-
-    visit(roots)
-    for gn in order:  # grows while it is walked
+                elif e.__class__ is GradNode:
+                    n = number[e] = len(order)
+                    order.append(e)
+                else:  # one of several outputs
+                    n = known(e.gn)
+                    if n is None:
+                        n = number[e.gn] = len(order)
+                        order.append(e.gn)
+                    n = number[e] = n, e.index
+            add(n)
+        if at == len(order):
+            break
+        gn = order[at]
+        at += 1
         edges = gn.edges
-        if gn.home is not token or edges is None or gn.rule is not None or gn.hooks is not None or gn.pre_hooks is not None:
+        if gn.home is not token or edges is None:
             return None
-        signature.append(gn.node)
-        visit(edges)
+        add(gn.node)
     return Point(region, tuple(signature), order, leaves)

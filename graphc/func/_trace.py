@@ -72,7 +72,7 @@ class Continuation:
     def __init__(self) -> None:
         self.outer = outer = state.region
         self.region = reg = Region()
-        reg.cursor, reg.slots, reg.bindings, reg.must_flush = outer.cursor, outer.slots, list(outer.bindings), outer.must_flush
+        reg.cursor, reg.bindings, reg.must_flush = outer.cursor, list(outer.bindings), outer.must_flush
         reg.leaf_slots, reg.token = _Slots(outer), outer.token
 
     def __enter__(self) -> Continuation:
@@ -104,7 +104,7 @@ class Continuation:
             if v is not None and v.region is reg:
                 v.region = outer
                 outer.live.append(ref)
-        outer.cursor, outer.slots, outer.bindings, outer.must_flush = reg.cursor, reg.slots, reg.bindings, reg.must_flush
+        outer.cursor, outer.bindings, outer.must_flush = reg.cursor, reg.bindings, reg.must_flush
         outer.leaf_slots.update(reg.leaf_slots)
         list.extend(outer.writes, [w for w in reg.writes if w[1].region is not outer])
         if outer.must_flush or outer.cursor.full:

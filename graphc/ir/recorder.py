@@ -18,6 +18,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ from .optable import Op, Prim
 from .tape import GradNode, OutputEdge, alias_value
 
 _ref = weakref.ref
+_slot = attrgetter("slot")
+_alive = weakref.ref.__call__
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
 _WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
 _SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
@@ -71,17 +75,21 @@ class _Writes(list):  # type: ignore[type-arg]
 class Region:
     """The program being recorded: a cursor in the trie plus this walk's bindings and live values."""
 
-    __slots__ = ("cursor", "slots", "bindings", "leaf_slots", "live", "writes", "must_flush", "token")
+    __slots__ = ("cursor", "bindings", "leaf_slots", "live", "writes", "must_flush", "token")
 
     def __init__(self) -> None:
         self.cursor: Node = _Trie.root
-        self.slots = 0
         self.bindings: list[Any] = []  # leaf Values and scalar numbers in binding order
         self.leaf_slots: dict[Value, int] = {}
         self.live: list[weakref.ref[Value]] = []
         self.writes: _Writes = _Writes()  # (holder, value before its first write here): for restoring
         self.must_flush = False
         self.token = object()  # tells this region's gradient nodes
+
+    @property
+    def slots(self) -> int:
+        """Number of slots recorded."""
+        return self.cursor.end
 
 
 class _State(threading.local):
@@ -119,28 +127,30 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
     if CASTS and not state.tracing:  # expansions of composites keep the dtypes they were recorded with
         ins = CASTS[0](op, ins)
     reg = state.region
-    if len(ins) == 2:
+    n = len(ins)
+    if n == 2:
         a, b = ins
         slots: tuple[int, ...] = (a.slot if a.region is reg else _bind(reg, a), b.slot if b.region is reg else _bind(reg, b))
-    elif len(ins) == 1:
+    elif n == 1:
         a = ins[0]
         slots = (a.slot if a.region is reg else _bind(reg, a),)
+    elif n == 3:
+        a, b, c = ins
+        slots = (a.slot if a.region is reg else _bind(reg, a), b.slot if b.region is reg else _bind(reg, b),
+                 c.slot if c.region is reg else _bind(reg, c))
     else:
         slots = tuple([v.slot if v.region is reg else _bind(reg, v) for v in ins])
-    cur = reg.cursor
-    node = cur.next
+    node = reg.cursor.next
     if node is None or node.op is not op or node.ins != slots or node.attrs != attrs:
-        node = _advance(cur, op, slots, attrs, ins)
+        node = _advance(reg.cursor, op, slots, attrs, ins)
     reg.cursor = node
-    reg.slots = node.end
     if op.n_out == 1:
         out = Value(node.avals[0], reg, node.slot)
         reg.live.append(_ref(out))
         if state.grad and op.vjp is not None:
             for v in ins:
                 if v.gfn is not None:
-                    out.gfn = gn = GradNode(node, ins, out)
-                    gn.home = reg.token
+                    out.gfn = GradNode(node, ins, out, reg.token)
                     break
         if node.full or reg.must_flush:
             _pressure(reg)
@@ -155,8 +165,7 @@ def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tup
         reg.live.append(_ref(v))
         outs.append(v)
     if state.grad and op.vjp is not None and any(v.gfn is not None for v in ins):
-        gn = GradNode(node, ins, None)
-        gn.home = reg.token
+        gn = GradNode(node, ins, None, reg.token)
         for k, v in enumerate(outs):
             if v.aval.dtype.is_floating_point or v.aval.dtype.is_complex:
                 v.gfn = OutputEdge(gn, k)
@@ -167,49 +176,49 @@ def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tup
     return tuple(outs)
 
 
-def apply_each(op: Op, rows: Sequence[tuple[Value, ...]], attrs: Any) -> list[tuple[Value, ...]]:
-    """Record ``op``, which has several outputs, on every row of inputs, without gradients. Rows that were recorded at this
-    point of the program before are recorded again as one block: an optimizer's step over its parameters."""
+def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[Value, ...]], attrs: Any) -> list[list[Value]]:
+    """Record ``op``, which has several outputs, for every i on the inputs ``(columns[0][i], columns[1][i], ..., *more[i])``,
+    without gradients; returns columns of results. What was recorded at this point of the program before is recorded again as
+    one block: an optimizer's step over its parameters."""
     reg = state.region
-    slots = tuple([v.slot if v.region is reg else _bind(reg, v) for row in rows for v in row])
-    start, key, bound = reg.cursor, (op, attrs, slots), len(reg.bindings)
+    slots = [v.slot if v.region is reg else _bind(reg, v) for column in columns for v in column]
+    distinct = {id(m): m for m in more}.values()
+    for values in distinct:
+        slots += [v.slot if v.region is reg else _bind(reg, v) for v in values]
+    if len(distinct) > 1:
+        slots += [m[0].slot for m in more]
+    start, key, bound = reg.cursor, (op, attrs, len(more), *slots), len(reg.bindings)
     block = start.blocks.get(key) if start.blocks and not (CASTS or reg.must_flush) else None
     if block is None:
         before, state.grad = state.grad, False
         try:
-            made = [apply(op, row, attrs) for row in rows]
+            made = [apply(op, (*row, *m), attrs) for *row, m in zip(*columns, more)]
         finally:
             state.grad = before
+        results = [list(column) for column in zip(*made)]
         if state.region is reg and len(reg.bindings) == bound and not (CASTS or reg.must_flush):
             if start.blocks is None or len(start.blocks) >= 8:
                 start.blocks = {}
-            start.blocks[key] = reg.cursor, [tuple([(v.aval, v.slot) for v in outs]) for outs in made]
-        return made
-    reg.cursor, results = block
-    reg.slots = reg.cursor.end
-    live = reg.live
-    out = []
-    for result in results:
-        values = tuple([Value(av, reg, slot) for av, slot in result])
-        live += [_ref(v) for v in values]
-        out.append(values)
-    return out
+            start.blocks[key] = reg.cursor, [[(v.aval, v.slot) for v in column] for column in results]
+        return results
+    reg.cursor, known = block
+    results = [[Value(av, reg, slot) for av, slot in column] for column in known]
+    reg.live += map(_ref, chain.from_iterable(zip(*results)))  # in the order they were first recorded in
+    return results
 
 
 def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
     """Python numbers as run-time inputs of dtype ``dt``."""
     reg = state.region
     av = scalar_aval(dt)
-    attrs = (av,)
     node = reg.cursor
     out = []
     for _ in numbers:
         after = node.next
-        known = after is not None and after.op is SCALAR and after.attrs == attrs
-        node = after if known else _advance(node, SCALAR, (), attrs, ())  # type: ignore[assignment]
+        known = after is not None and after.op is SCALAR and after.attrs[0] is av
+        node = after if known else _advance(node, SCALAR, (), (av,), ())  # type: ignore[assignment]
         out.append(Value(av, reg, node.slot))
     reg.cursor = node
-    reg.slots = node.end
     reg.bindings += numbers
     return tuple(out)
 
@@ -223,8 +232,11 @@ def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequenc
     """Slow path: another known successor of ``cur``, or a new one."""
     loc = None
     if cur is _Trie.root:  # programs that start at different lines are kept apart, so that lines are reported right
-        loc = user_location(2)
-        key: Any = (op, slots, attrs, loc)
+        if state.watch is not None and not state.watch.flushed:  # ... or in different compiled functions
+            key: Any = (op, slots, attrs, state.watch.number)
+        else:
+            loc = user_location(2)
+            key = (op, slots, attrs, loc)
     else:
         key = (op, slots, attrs)
     alts = cur.alts
@@ -256,26 +268,26 @@ def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequenc
 
 def _bind(reg: Region, v: Value) -> int:
     """Slot of an evaluated value in this region, entering it as a leaf at first use."""
-    slot = reg.leaf_slots.get(v)
-    if slot is not None and v.__class__ is Value:
-        return slot
+    if v.__class__ is Value:
+        slot = reg.leaf_slots.get(v)
+        if slot is not None:
+            return slot
+        if v.region is not None:
+            _evaluate_foreign(v)
+        return _enter_leaf(reg, v)
     if v.region is not None:
         _evaluate_foreign(v)
-    if v.__class__ is not Value:
-        return _bind_special(reg, v)
-    return _enter_leaf(reg, v)
+    return _bind_special(reg, v)
 
 
 def _enter_leaf(reg: Region, v: Value) -> int:
-    attrs = (v.aval,)
     node = reg.cursor.next
-    if node is None or node.op is not LEAF or node.attrs != attrs:
-        node = _advance(reg.cursor, LEAF, (), attrs, ())
+    if node is None or node.op is not LEAF or node.attrs[0] is not v.aval:
+        node = _advance(reg.cursor, LEAF, (), (v.aval,), ())
     reg.cursor = node
-    reg.slots = node.end
     reg.bindings.append(v)
-    reg.leaf_slots[v] = node.slot
-    return node.slot
+    reg.leaf_slots[v] = slot = node.slot
+    return slot
 
 
 def _bind_special(reg: Region, v: Value) -> int:
@@ -295,6 +307,8 @@ def _bind_special(reg: Region, v: Value) -> int:
 def is_exported(v: Value) -> bool:
     """Whether something outside graphc holds this value's buffer (or an array it is a view of)."""
     buf = v.buffer
+    if buf.__class__ is not np.ndarray:  # memory of a device: nobody tells when the last reader is gone
+        return True
     known = _EXPORTS.get(id(buf))
     if known is not None:
         return known[1]() is not None
@@ -366,14 +380,15 @@ def flush(reason: str = "read") -> None:
     state.region = Region()
     counters["flushes"] += 1
     drop_dead_writes(reg)
-    live = [v for r in reg.live if (v := r()) is not None and v.region is reg]
+    live = [v for v in filter(None, map(_alive, reg.live)) if v.region is reg]
     if not live:
         return
-    signature = tuple([v.slot for v in live])
+    signature = tuple(map(_slot, live))
     end = reg.cursor
     plans = end.plans
     if plans is None:
         plans = end.plans = {}
+    plan = None
     try:
         key: Any = signature if state.budget == 1.0 else (signature, state.budget)
         plan = plans.get(key)
@@ -384,7 +399,7 @@ def flush(reason: str = "read") -> None:
             plans[key] = plan
         buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
     except Exception as error:
-        _recover(reg, live, error, reason != "read" or state.hold > 0)
+        _recover(reg, live, error, reason != "read" or state.hold > 0, plan)
         raise
     for v, buf in zip(live, buffers):
         v.buffer = buf
@@ -403,12 +418,14 @@ def _unheld(reg: Region, donors: Sequence[int]) -> list[int]:
     written: dict[int, int] = {}
     for key in [id(w[1]) for w in reg.writes]:  # ids: a loop variable would hold the last value itself
         written[key] = written.get(key, 0) + 1
-    out = []
+    bindings, out = reg.bindings, []
     for k in donors:
-        v = reg.bindings[k]
-        if (v.__class__ is Value and _count(v) == _HELD + written.get(id(v), 0) and _count(v.buffer) == 2
-                and v.buffer.flags.writeable):
-            out.append(k)
+        v = bindings[k]
+        more = _count(v) - _HELD
+        if more == written.get(id(v), 0) and v.__class__ is Value:
+            buffer = v.buffer
+            if _count(buffer) == 3 and buffer.flags.writeable:
+                out.append(k)
     return out
 
 
@@ -457,7 +474,7 @@ def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
     return plan
 
 
-def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool) -> None:
+def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool, plan: Any) -> None:
     """After a failed plan: compute what still can be computed, poison the rest, undo writes that failed.
 
     ``atomic``: the caller sees one step fail as a whole (a compiled call, an optimizer step), so nothing recorded after the
@@ -466,7 +483,12 @@ def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool)
     from .interpret import evaluate_each
 
     graph = region_graph(reg.cursor, tuple(v.slot for v in live))
-    results = evaluate_each(graph, reg.bindings)
+    if all(a.device is CPU for n in graph.nodes for a in n.avals):
+        results = evaluate_each(graph, reg.bindings)
+    elif plan is not None:
+        results = plan.evaluate_each(reg.bindings, set(graph.outputs), error)
+    else:
+        results = [error] * graph.nodes[-1].end
     first = next((k for k, r in enumerate(results) if isinstance(r, BaseException)), len(results)) if atomic else len(results)
     for v in live:
         out = results[v.slot] if v.slot < first else results[first]
@@ -521,6 +543,12 @@ def evaluated(v: Value) -> Any:
     if v.__class__ is PoisonedValue:
         raise v.buffer
     return v.buffer
+
+
+def fetched(v: Value) -> np.ndarray:
+    """The data of ``v`` on the host, from whatever device; not to be written. Raises the recorded error of a failed value."""
+    buf = evaluated(v)
+    return buf if isinstance(buf, np.ndarray) else buf.fetch()
 
 
 def with_location(error: BaseException, node: Node) -> BaseException:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from operator import attrgetter
 from typing import Any
 
 from .node import Node, Value
 
 _sequence = itertools.count()
+_edge = attrgetter("gfn")
+_FIRST_TWO = (0, 1)  # what products with a bias save
 _PYTORCH_NAMES = {"reduce add": "sum", "reduce mul": "prod", "reduce max": "amax", "reduce min": "amin", "scan add": "cumsum",
                   "scan mul": "cumprod", "linear": "addmm", "contract": "mm", "reshape": "view", "concat": "cat",
                   "take": "index", "cast": "to_copy", "conv": "convolution", "nll": "nll_loss"}
@@ -20,27 +23,31 @@ _PYTORCH_NAMES = {"reduce add": "sum", "reduce mul": "prod", "reduce max": "amax
 class GradNode:
     """A recorded differentiable operation. ``seq`` grows with recording order: descending ``seq`` is topological."""
 
-    __slots__ = ("node", "edges", "ins", "out", "seq", "hooks", "pre_hooks", "rule", "home", "__weakref__")
+    __slots__ = ("node", "edges", "ins", "out", "seq", "hooks", "rule", "home", "__weakref__")
 
-    def __init__(self, node: Node, ins: tuple[Value, ...], out: Value | None):
+    def __init__(self, node: Node, ins: tuple[Value, ...], out: Value | None, home: Any = None):
         op = node.op
         self.node = node
-        self.edges: tuple[Any, ...] | None = tuple([v.gfn for v in ins])
+        self.edges: tuple[Any, ...] | None = tuple(map(_edge, ins))
         if op.saves_any:  # type: ignore[union-attr]
             keep = op.save_ins  # type: ignore[union-attr]
             if keep is None or len(keep) == len(ins):
                 self.ins: Any = ins
+            elif keep == _FIRST_TWO and len(ins) == 3:
+                self.ins = (ins[0], ins[1], None)
             else:
                 self.ins = tuple([v if i in keep else None for i, v in enumerate(ins)])
-            # An alias without gradient edge: keeping `out` itself would make a cycle out -> gfn -> out.
-            self.out: Any = alias_value(out) if out is not None and op.save_out else None  # type: ignore[union-attr]
+            if out is not None and op.save_out:  # type: ignore[union-attr]
+                # An alias without gradient edge: keeping `out` itself would make a cycle out -> gfn -> out.
+                self.out: Any = alias_value(out)
+            else:
+                self.out = None
         else:
             self.ins = self.out = None
         self.seq = next(_sequence)
         self.hooks: Any = None
-        self.pre_hooks: Any = None
         self.rule: Any = None  # a custom autograd.Function's backward
-        self.home: Any = None  # token of the region that recorded it
+        self.home = home  # token of the region that recorded it; None once anything but recording happens in its backward
 
     @property
     def attrs(self) -> Any:

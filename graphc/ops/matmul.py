@@ -207,8 +207,7 @@ def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``: input (*, in), weight (out, in) or (in,), bias (out,)."""
     x, w = val(input), val(weight, "weight")
-    ins = (x, w) if bias is None else (x, w, val(bias, "bias"))
-    return wrap(apply(OPS["linear"], ins))
+    return wrap(apply(OPS["linear"], (x, w) if bias is None else (x, w, val(bias, "bias"))))
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

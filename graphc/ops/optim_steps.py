@@ -7,6 +7,7 @@ Tensors, or Values. An optimizer with many parameters makes the slots once per g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..dtypes import dtype, float32, float64
@@ -14,7 +15,7 @@ from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply_each, scalar, scalars, state
-from ..tensor import Tensor
+from ..tensor import Tensor, wrap
 
 Hyper = tuple[Value, ...]
 
@@ -61,19 +62,25 @@ def sgd_hyper(dt: dtype, *, lr: Any, momentum: Any = 0.0, dampening: Any = 0.0, 
     return (_slot(lr, dt), _slot(momentum, dt), _combine(_sub1, dt, dampening), _slot(weight_decay, dt))
 
 
-def _update(op: str, tensors: Sequence[Sequence[Tensor]], grads: Sequence[Tensor], hypers: Sequence[Hyper],
-            attrs: Any) -> list[tuple[Value, ...]]:
-    """Step op ``op`` on the tensors of every parameter (itself first), written in place; all results."""
-    rows = []
-    for row, g, hyper in zip(tensors, grads, hypers):
-        rows.append((row[0]._read(), g._read(), *[t._read() for t in row[1:]], *hyper))
-    results = apply_each(OPS[op], rows, attrs)
+def _update(op: str, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor], hypers: Sequence[Hyper],
+            attrs: Any) -> list[list[Value]]:
+    """Step op ``op`` on all parameters (``columns[0]``) with their state (the other columns), written in place; all results,
+    in columns."""
+    old = [[t._v if t._alias is None else t._read() for t in column] for column in columns]
+    results = apply_each(OPS[op], (old[0], [g._v if g._alias is None else g._read() for g in grads], *old[1:]), hypers, attrs)
+    region = state.region
+    log, at = partial(list.append, region.writes), region.slots
     before, state.grad = state.grad, False
     try:
-        for row, outs in zip(tensors, results):
-            for t, new in zip(row, outs):
-                new.gfn = t._v.gfn  # what is written in place stays the leaf it was
-                t._write(new)
+        for tensors, olds, news in zip(columns, old, results):
+            for t, v, new in zip(tensors, olds, news):
+                new.gfn = v.gfn  # what is written in place stays the leaf it was
+                if t._alias is None and v.__class__ is Value:  # what _write() comes to then
+                    if v.region is not region:
+                        log((t, v, at))
+                    t._v = new
+                else:
+                    t._write(new)
     finally:
         state.grad = before
     return results
@@ -84,13 +91,11 @@ def sgd_apply(params: Sequence[Tensor], grads: Sequence[Tensor], bufs: Sequence[
     """Update parameters and momentum buffers in place, with the hyper-parameters of each; returns the buffers (new tensors at
     the first step). Either all parameters have a buffer or none."""
     has_buf = momentum_on and bufs[0] is not None
-    tensors: list[Any] = [(p, b) for p, b in zip(params, bufs)] if has_buf else [(p,) for p in params]
-    results = _update("sgd_step", tensors, grads, hypers, (has_buf, momentum_on, nesterov, maximize, decay_on))
+    columns: Any = (params, bufs) if has_buf else (params,)
+    results = _update("sgd_step", columns, grads, hypers, (has_buf, momentum_on, nesterov, maximize, decay_on))
     if not momentum_on or has_buf:
         return list(bufs)
-    from ..tensor import wrap
-
-    return [wrap(outs[1]) for outs in results]
+    return [wrap(v) for v in results[1]]
 
 
 def _on(x: Any) -> bool:
@@ -118,8 +123,8 @@ def adam_hyper(dt: dtype, *, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_d
 def adam_apply(params: Sequence[Tensor], grads: Sequence[Tensor], moments: Sequence[Sequence[Tensor]],
                hypers: Sequence[Hyper], *, decay_on: bool, decoupled: bool = False, amsgrad: bool = False,
                maximize: bool = False) -> None:
-    """Update parameters and their moments (exp_avg, exp_avg_sq, with ``amsgrad`` max_exp_avg_sq) in place."""
-    _update("adam_step", [(p, *m) for p, m in zip(params, moments)], grads, hypers, (decoupled, amsgrad, maximize, decay_on))
+    """Update parameters and their moments (all exp_avg, all exp_avg_sq, with ``amsgrad`` all max_exp_avg_sq) in place."""
+    _update("adam_step", (params, *moments), grads, hypers, (decoupled, amsgrad, maximize, decay_on))
 
 
 def adam_step(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, max_exp_avg_sq: Tensor | None = None, *,
@@ -134,5 +139,5 @@ def adam_step(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, 
         if max_exp_avg_sq is None:
             raise TypeError("adam_step: amsgrad=True needs max_exp_avg_sq, got None")
         moments.append(max_exp_avg_sq)
-    adam_apply([param], [grad], [moments], [hyper], decay_on=_on(weight_decay), decoupled=decoupled, amsgrad=amsgrad,
-               maximize=maximize)
+    adam_apply([param], [grad], [[m] for m in moments], [hyper], decay_on=_on(weight_decay), decoupled=decoupled,
+               amsgrad=amsgrad, maximize=maximize)

@@ -42,7 +42,7 @@ class Adam(Optimizer):
         decay, amsgrad, decoupled = group["weight_decay"], group["amsgrad"], group["decoupled_weight_decay"]
         decay_on = isinstance(decay, Tensor) or decay != 0
         made: dict[Any, Any] = {}
-        hypers, moments = [], []
+        hypers = []
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
         for p in params:
             state = self.state[p]
@@ -58,7 +58,7 @@ class Adam(Optimizer):
                     dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=decay,
                     bias_correction1=1 - beta1**t, bias_correction2_sqrt=(1 - beta2**t) ** 0.5, decoupled=decoupled)
             hypers.append(hyper)
-            moments.append([state[name] for name in names])
+        moments = [[self.state[p][name] for p in params] for name in names]
         adam_apply(params, [p.grad for p in params], moments, hypers, decay_on=decay_on,  # type: ignore[misc]
                    decoupled=decoupled, amsgrad=amsgrad, maximize=group["maximize"])
 

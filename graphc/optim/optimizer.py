@@ -187,11 +187,11 @@ class Optimizer:
         """Forget the gradients, or with ``set_to_none=False`` fill them with zeros in place."""
         for group in self.param_groups:
             for p in group["params"]:
-                g = p.grad
-                if g is None:
-                    continue
                 if set_to_none:
                     p._grad = None
+                    continue
+                g = p._grad
+                if g is None:
                     continue
                 if g.grad_fn is not None:
                     g.detach_()
@@ -207,7 +207,7 @@ class Optimizer:
             loss = None if closure is None else closure()
             recording.grad = False
             for group in self.param_groups:
-                active = [p for p in group["params"] if p.grad is not None]
+                active = [p for p in group["params"] if p._grad is not None]
                 if active:
                     self._update_group(group, active)
         finally:
@@ -281,15 +281,18 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
         own["_stepping"] = True
         try:
             every: Any = (self, *args)
-            for pre in [*_global_optimizer_pre_hooks.values(), *own["_optimizer_step_pre_hooks"].values()]:
-                result = pre(self, every, kwargs)
-                if result is not None:
-                    if not isinstance(result, tuple) or len(result) != 2:
-                        raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but got {result}.")
-                    every, kwargs = result
+            if _global_optimizer_pre_hooks or own["_optimizer_step_pre_hooks"]:
+                for pre in [*_global_optimizer_pre_hooks.values(), *own["_optimizer_step_pre_hooks"].values()]:
+                    result = pre(self, every, kwargs)
+                    if result is not None:
+                        if not isinstance(result, tuple) or len(result) != 2:
+                            raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but got "
+                                               f"{result}.")
+                        every, kwargs = result
             out = step(*every, **kwargs)
-            for post in [*own["_optimizer_step_post_hooks"].values(), *_global_optimizer_post_hooks.values()]:
-                post(self, every, kwargs)
+            if _global_optimizer_post_hooks or own["_optimizer_step_post_hooks"]:
+                for post in [*own["_optimizer_step_post_hooks"].values(), *_global_optimizer_post_hooks.values()]:
+                    post(self, every, kwargs)
         finally:
             own["_stepping"] = False
         soft_flush()

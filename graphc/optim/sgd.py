@@ -29,18 +29,14 @@ class SGD(Optimizer):
 
     def _update_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         momentum, decay = group["momentum"], group["weight_decay"]
-        on = {"momentum_on": isinstance(momentum, Tensor) or momentum != 0,
-              "decay_on": isinstance(decay, Tensor) or decay != 0,
-              "nesterov": group["nesterov"], "maximize": group["maximize"]}
-        made: dict[Any, Any] = {}
-        hypers: list[Any] = []
-        for p in params:
-            dt = hyper_dtype(p)
-            if dt not in made:
-                made[dt] = sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=decay)
-            hypers.append(made[dt])
-        if not on["momentum_on"]:
-            sgd_apply(params, [p.grad for p in params], [None] * len(params), hypers, **on)  # type: ignore[misc]
+        momentum_on, decay_on = isinstance(momentum, Tensor) or momentum != 0, isinstance(decay, Tensor) or decay != 0
+        on = {"momentum_on": momentum_on, "decay_on": decay_on, "nesterov": group["nesterov"], "maximize": group["maximize"]}
+        dtypes = [hyper_dtype(p) for p in params]
+        made = {dt: sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=decay)
+                for dt in dict.fromkeys(dtypes)}
+        hypers = [made[dt] for dt in dtypes]
+        if not momentum_on:
+            sgd_apply(params, [p._grad for p in params], [None] * len(params), hypers, **on)  # type: ignore[misc]
             return
         bufs = [self.state[p].get("momentum_buffer") for p in params]
         for first in {b is None for b in bufs}:  # parameters that step for the first time have no buffer yet

@@ -219,6 +219,8 @@ class Program:
         for x in sorted(self.by_call, key=str):
             self.object_of[x] = len(self.object_of)
         self.n_objects = len(self.object_of)
+        self.made = [self.object_of.get(x, -1) for x in self.outputs]
+        self.all_made = all(n >= len(self.array_at) for n in self.made)  # every result has memory of its own
         self.ids = np.zeros(max(1, self.n_objects), np.int64)
         self.pack_ids = struct.Struct(f"={self.n_objects}q").pack_into
         self.err = np.zeros(2, np.int64)
@@ -360,14 +362,11 @@ class Program:
         if self.scalar_at:
             self.write_scalars(bindings)
         objects: list[Any] = [bindings[k].buffer for k in self.array_at]
-        for a in objects:
-            if not a.flags.c_contiguous:
-                objects = [np.ascontiguousarray(a) for a in objects]
-                free = ()  # a result must not land in memory of another layout
-                break
+        if not all([a.flags.c_contiguous for a in objects]):
+            objects = [np.ascontiguousarray(a) for a in objects]
+            free = ()  # a result must not land in memory of another layout
         try:
-            for donor, new in self.fresh:
-                objects.append(bindings[donor].buffer if donor in free else new())
+            objects += [bindings[donor].buffer if donor in free else new() for donor, new in self.fresh]
         except OutOfMemoryError as error:
             results = sum(self.avals[x].nbytes for x in dict.fromkeys(self.outputs) if x in self.wave_of)
             raise OutOfMemoryError(f"{error}; results of this plan need {results / 2**20:,.1f} MiB, its intermediates "
@@ -450,6 +449,8 @@ class Program:
     def results(self, objects: list[Any], bindings: list[Any]) -> list[Any]:
         """Output buffers. Equal results share one: whoever wants to change a buffer counts its holders first; only what the
         outside may change without asking is copied."""
+        if self.all_made:
+            return [objects[n] for n in self.made]
         out: list[Any] = []
         for x in self.outputs:
             if x in self.object_of:
