@@ -18,7 +18,7 @@ from .errors import ArgumentTypeError, AutogradError, DTypeError, ShapeError
 from .ir import build as P
 from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
-from .ir.recorder import apply, evaluated, export, state
+from .ir.recorder import apply, evaluated, export, fetched, state
 from .ir.tape import AccumulateGrad, OutputEdge, alias_value
 from .tensor_hooks import GradFn
 from .tensor_hooks import HookHandle as HookHandle
@@ -157,10 +157,7 @@ class Tensor(TensorInfo):
 
     @property
     def grad(self) -> Tensor | None:
-        try:
-            return self._grad
-        except AttributeError:
-            return None
+        return self._grad
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -237,6 +234,8 @@ class Tensor(TensorInfo):
         owner, index = (edge.gn, edge.index) if edge.__class__ is OutputEdge else (edge, 0)
         if owner.hooks is None:
             owner.hooks = {}
+            if edge.__class__ is not AccumulateGrad:
+                owner.home = None
         return HookHandle(owner.hooks, (index, hook))
 
     def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
@@ -276,11 +275,11 @@ class Tensor(TensorInfo):
         """The single element as a Python number (evaluates)."""
         if self._v.aval.size != 1:
             raise AutogradError(f"a Tensor with {self._v.aval.size} elements cannot be converted to Scalar")
-        return _python(evaluated(self._read()).reshape(())[()])
+        return _python(fetched(self._read()).reshape(())[()])
 
     def tolist(self) -> Any:
         """Nested Python lists (a number for a zero-dim tensor)."""
-        arr = evaluated(self._read())
+        arr = fetched(self._read())
         return arr.astype(np.float32).tolist() if self.dtype is dtypes.bfloat16 else arr.tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
@@ -305,10 +304,23 @@ class Tensor(TensorInfo):
     def __dlpack__(self, *, stream: Any = None, **kwargs: Any) -> Any:
         if self.requires_grad:
             raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        if not self.is_cpu:
+            return _shared_array(self).to_dlpack(stream=stream, max_version=kwargs.get("max_version"))
         return _export(self).__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        return (1, 0) if self.is_cpu else (2, self.get_device())
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.is_cpu:
+            raise AttributeError(f"Can't get __cuda_array_interface__ on non-CUDA tensor type: {self.type()} If CUDA data is "
+                                 "required use tensor.cuda() to copy tensor to device memory.")
+        if self.requires_grad:
+            raise AutogradError("Can't get __cuda_array_interface__ on Variable that requires grad. If gradients aren't "
+                                "required, use var.detach() to get Variable that doesn't require grad.")
+        interface: dict[str, Any] = _shared_array(self).to_interface()
+        return interface
 
     def __bool__(self) -> bool:
         n = self._v.aval.size
@@ -352,7 +364,7 @@ class Tensor(TensorInfo):
 
         edge = self._read().gfn
         leaf = edge.__class__ is AccumulateGrad
-        return tensor_repr(evaluated(self._read()), dtype_name=self.dtype.name, device=str(self.device),
+        return tensor_repr(fetched(self._read()), dtype_name=self.dtype.name, device=str(self.device),
                            requires_grad=leaf, grad_fn_name=None if edge is None or leaf else GradFn(edge).name())
 
     __str__ = __repr__
@@ -418,7 +430,7 @@ class Tensor(TensorInfo):
 def _new(v: Value, cls: type = Tensor) -> Any:
     t: Any = object.__new__(cls)
     t._v = v
-    t._alias = None
+    t._alias = t._grad = None
     return t
 
 
@@ -426,7 +438,7 @@ def wrap(v: Value) -> Tensor:
     """A Tensor holding ``v``."""
     t = object.__new__(Tensor)
     t._v = v
-    t._alias = None
+    t._alias = t._grad = None
     return t
 
 
@@ -487,10 +499,8 @@ def from_numpy_copy(arr: np.ndarray) -> Tensor:
 
 def to_numpy(t: Tensor) -> np.ndarray:
     """A private copy of the data (bfloat16 as ``ml_dtypes.bfloat16``)."""
-    v = t._read()
-    if v.aval.device is not CPU:
-        v = P.to_device(v, CPU)
-    return evaluated(v).copy()
+    arr = fetched(t._read())
+    return arr.copy() if t._v.aval.device is CPU else arr
 
 
 def _export(t: Tensor) -> np.ndarray:
@@ -515,6 +525,27 @@ def _export(t: Tensor) -> np.ndarray:
     for name, attrs in a.chain if a is not None else ():
         arr = _np_view(arr, name, attrs)
     return arr
+
+
+def _shared_array(t: Tensor) -> Any:
+    """The device array of ``t`` as others see it; from now on they may write to its memory."""
+    a = t._alias
+    v = a.storage.value if a is not None else t._v
+    evaluated(v)
+    if v.__class__ is not SharedValue:
+        # Others may hold this Value or its memory (copies are lazy): share a private copy with the outside then.
+        holders = sys.getrefcount(v) - (2 if a is None or t._v is not v else 3)
+        if holders > 1 or sys.getrefcount(v.buffer) > 2 or sys.getrefcount(v.buffer.buffer) > 2:
+            nv = leaf_value(v.aval, v.buffer.copy())
+            nv.gfn = v.gfn
+            v = nv
+        v.__class__ = SharedValue
+        if a is None:
+            t._v = v
+        else:
+            a.storage.value = v
+            a.storage.version += 1
+    return v.buffer.part(t.storage_offset(), tuple(t.shape), tuple(t.stride()), t.dtype.np)
 
 
 def _np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
@@ -543,6 +574,8 @@ def accumulate_grad(t: Tensor, g: Value, create_graph: bool) -> None:
             new = fn(wrap(g))
             if new is not None:
                 g = value_of(new)
+    if g.aval.device is not t._v.aval.device:  # of a zero-dim host tensor that took part in work on a device
+        g = P.to_device(g, t._v.aval.device)
     have = t.grad
     if have is None:
         t._grad = wrap(g)
