@@ -173,10 +173,10 @@ class Partition:
     def attach(self, g: Group, node: Node) -> None:
         """Record what the node makes its group depend on."""
         new = 0
-        for h in self.gates(node):
-            if h is not g:
-                new |= h.ancestors | 1 << h.id
-                g.hard |= 1 << h.id
+        for gate in self.gates(node):
+            if gate is not g:
+                new |= gate.ancestors | 1 << gate.id
+                g.hard |= 1 << gate.id
         for s in (x for i in node.ins for x in self.sources[i]):
             h = self.group_at(s)
             if h is None or h is not g:
@@ -201,8 +201,8 @@ class Partition:
         """Put a loop node into the latest producer group that takes it, merging its other producers in; else open one."""
         direct: dict[int, Group] = {}
         blocked = 0  # groups that must be complete before the node
-        for h in self.gates(node):
-            blocked |= h.ancestors | 1 << h.id
+        for gate in self.gates(node):
+            blocked |= gate.ancestors | 1 << gate.id
         for s in (x for i in node.ins for x in self.sources[i]):
             h = self.group_at(s)
             if h is None:

@@ -137,13 +137,14 @@ def leaf_value(av: Aval, buffer: Any) -> Value:
 class Graph:
     """A closed program. ``nodes`` are in topological order with consecutive slots; ``inputs`` are the slots of
     leaf and scalar nodes in binding order; ``outputs`` are slots. ``budget`` is the share of the bytes kept for backward
-    passes that its plan may use (see passes/recompute.py), part of what it is."""
+    passes that its plan may use (see passes/recompute.py), part of what it is; ``figures`` what came of it."""
 
-    __slots__ = ("nodes", "outputs", "budget", "_key")
+    __slots__ = ("nodes", "outputs", "budget", "figures", "_key")
 
     def __init__(self, nodes: list[Node], outputs: tuple[int, ...]):
         self.nodes, self.outputs = nodes, outputs
         self.budget = 1.0
+        self.figures: Any = None
         self._key: Any = None
 
     @property

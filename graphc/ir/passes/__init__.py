@@ -5,6 +5,7 @@ Leaf and scalar nodes are never dropped or reordered, so a plan binds its inputs
 from __future__ import annotations
 
 from ... import config
+from ..marks import with_turns, without_turns
 from ..node import Graph
 from .algebra import simplify
 from .cse import merge_common
@@ -18,11 +19,15 @@ PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_
 
 
 def run_passes(graph: Graph) -> Graph:
-    """All passes in order; under GRAPHC_VERIFY=2 the verifier runs after each."""
+    """All passes in order, and recomputation if the graph has a memory budget; under GRAPHC_VERIFY=2 the verifier runs after
+    each."""
+    budget = graph.budget
     if config.VERIFY:
         from ..verify import verify
 
         verify(graph, "recorded")
+    if budget < 1:
+        graph = with_turns(graph)
     for p in PASSES:
         graph = p(graph)
         if "passes" in config.DUMP:
@@ -31,4 +36,10 @@ def run_passes(graph: Graph) -> Graph:
             dump.emit(p.__name__, graph)
         if config.VERIFY > 1:
             verify(graph, p.__name__)
+    if budget < 1:
+        from .recompute import recompute
+
+        graph = recompute(*without_turns(graph), budget)
+        if config.VERIFY > 1:
+            verify(graph, "recompute")
     return graph
