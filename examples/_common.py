@@ -13,6 +13,7 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     p.add_argument("--device", default="cpu", help="cpu or cuda")
     p.add_argument("--compile", action="store_true", help="compile the training step as one graph")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--smoke", action="store_true", help="a few steps on a little data, to see that everything runs")
     p.add_argument("--plot", metavar="FILE", help="write a loss curve picture (needs matplotlib)")
     for name, value in defaults.items():
         p.add_argument("--" + name.replace("_", "-"), type=type(value), default=value, help=f"default {value}")

@@ -18,10 +18,8 @@ SMOKE = 48  # images kept by --smoke: three batches of 16
 
 
 def flags(p: argparse.ArgumentParser, data: str) -> argparse.ArgumentParser:
-    """Add ``--smoke`` and, where ``data`` says what the folder holds, ``--data``."""
-    p.add_argument("--smoke", action="store_true", help="a few steps on a little data, to see that everything runs")
-    if data:
-        p.add_argument("--data", metavar="FOLDER", help=data)
+    """Add ``--data``; ``data`` says what the folder holds."""
+    p.add_argument("--data", metavar="FOLDER", help=data)
     return p
 
 

@@ -73,6 +73,8 @@ def main() -> None:
                   sample=200)
     args = p.parse_args()
     torch.manual_seed(args.seed)
+    if args.smoke:
+        args.steps, args.width, args.layers, args.context, args.batch_size, args.sample = 6, 32, 1, 16, 4, 8
     text = corpus()
     chars = sorted(set(text))
     index = {c: i for i, c in enumerate(chars)}

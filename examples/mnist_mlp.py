@@ -14,7 +14,7 @@ from _common import arguments, plot, progress
 import graphc as torch
 import graphc.nn as nn
 import graphc.optim as optim
-from graphc.utils.data import DataLoader, TensorDataset
+from graphc.utils.data import DataLoader, Subset, TensorDataset
 
 
 class Net(nn.Module):
@@ -55,6 +55,9 @@ def main() -> None:
     args = p.parse_args()
     torch.manual_seed(args.seed)
     train, test = mnist(args.data) if args.data else uci_digits()
+    if args.smoke:
+        args.epochs = 2
+        train, test = Subset(train, range(64)), Subset(test, range(64))
     train_loader = DataLoader(train, batch_size=args.batch_size, shuffle=True)
     test_loader = DataLoader(test, batch_size=256)
 

@@ -27,8 +27,11 @@ def main() -> None:
     p.add_argument("--save", metavar="FILE", help="where to keep the weights (default: a temporary file)")
     args = p.parse_args()
     torch.manual_seed(args.seed)
-    x = torch.randn(1024, 10)
-    y = torch.sin(x) @ torch.randn(10, 10) + 0.05 * torch.randn(1024, 10)
+    if args.smoke:
+        args.epochs = 2
+    rows = 256 if args.smoke else 1024
+    x = torch.randn(rows, 10)
+    y = torch.sin(x) @ torch.randn(10, 10) + 0.05 * torch.randn(rows, 10)
     train_loader = DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True)
     net = Net().to(args.device)
     criterion = nn.MSELoss()

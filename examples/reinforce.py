@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 from _common import arguments, plot
-from _data import flags
 
 import graphc as torch
 import graphc.nn as nn
@@ -62,7 +61,7 @@ def reward_to_go(rewards: list[float], gamma: float) -> list[float]:
 
 def main() -> None:
     p = arguments("REINFORCE on a cart with a pole", epochs=32, batch_size=500, hidden=32, lr=2e-2, gamma=0.98)
-    args = flags(p, "").parse_args()
+    args = p.parse_args()
     if args.smoke:
         args.epochs, args.batch_size = 2, 60
     torch.manual_seed(args.seed)

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 
 from _common import arguments, plot, progress
-from _data import docstring_words, flags
+from _data import docstring_words
 
 import graphc as torch
 import graphc.nn as nn
@@ -72,7 +72,7 @@ def evaluate(model, source, bptt: int) -> float:
 def main() -> None:
     p = arguments("An LSTM over words", epochs=6, batch_size=20, bptt=20, emsize=96, nhid=96, nlayers=2, lr=10.0, clip=0.25,
                   dropout=0.2, words=40000, vocabulary=1500, generate=40)
-    args = flags(p, "").parse_args()
+    args = p.parse_args()
     if args.smoke:
         args.epochs, args.words, args.vocabulary, args.bptt, args.lr = 2, 1500, 200, 12, 2.0
     torch.manual_seed(args.seed)

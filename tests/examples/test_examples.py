@@ -6,17 +6,15 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = {
-    "mnist_mlp.py": ["--epochs", "2"],
-    "regression.py": ["--epochs", "2"],
-    "char_gpt.py": ["--steps", "6", "--width", "32", "--layers", "1", "--context", "16", "--batch-size", "4", "--sample", "8"],
-}
+PROGRAMS = sorted(f.name for f in (ROOT / "examples").glob("[a-z]*.py"))
+SHORT = {name: ["--smoke"] for name in ("mnist_mlp.py", "regression.py", "char_gpt.py")}  # the others: test_programs.py
 
 
 def run(name: str, *flags: str, ok: bool = True, cwd: Path = ROOT, block: str = "") -> str:
@@ -49,6 +47,21 @@ def test_compiled_and_eager_print_the_same(name: str, tmp_path: Path) -> None:
 def test_the_seed_decides(name: str, tmp_path: Path) -> None:
     extra = ["--save", str(tmp_path / "w.pt")] if name == "regression.py" else []
     assert losses(run(name, *SHORT[name], *extra)) != losses(run(name, *SHORT[name], *extra, "--seed", "1"))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_smoke_takes_seconds(name: str, tmp_path: Path) -> None:
+    """Any working directory will do, nothing needs to be there, and what is printed are finite numbers."""
+    start = time.monotonic()
+    text = run(name, "--smoke", "--seed", "3", cwd=tmp_path)
+    assert time.monotonic() - start < 60
+    values = [float(x) for x in re.findall(r"(?<![\w.])-?\d+\.\d+(?![\w.])", text)]
+    assert values and np.isfinite(values).all() and "nan" not in text
+
+
+def test_readme_lists_every_program() -> None:
+    listed = re.findall(r"^\| `(\w+\.py)`", (ROOT / "examples" / "README.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == PROGRAMS and len(PROGRAMS) >= 10
 
 
 @pytest.mark.parametrize("flag", [[], ["--compile"]], ids=["eager", "compile"])
