@@ -19,7 +19,7 @@ from .autograd.mode import (
     set_grad_enabled,
 )
 from .compile import compile
-from .device import device, explain_kind, get_default_device, set_default_device
+from .device import device, get_default_device, register_kind, set_default_device
 from .dtypes import (
     bfloat16,
     complex64,
@@ -46,13 +46,13 @@ from .tensor import Size, Tensor, from_numpy
 __version__ = "0.1.0"
 
 
-def _why_no_cuda() -> str:
-    from .runtime.cuda import driver
+def _find_cuda(wanted: device) -> device:
+    from .cuda._available import find
 
-    return driver.reason()
+    return find(wanted)
 
 
-explain_kind("cuda", _why_no_cuda)  # what .to("cuda") says on a machine without a GPU
+register_kind("cuda", _find_cuda)
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
 cfloat, cdouble = complex64, complex128
 pi, inf, nan, e = math.pi, math.inf, math.nan, math.e

@@ -76,18 +76,12 @@ def set_default_device(d: Any) -> None:
     _Current.default = CPU if d is None else require(d)
 
 
-_AVAILABLE = {"cpu"}  # back ends add their kind when they find a device
-_WHY: dict[str, Callable[[], str]] = {}  # what a kind lacks here, asked when it is used; see explain_kind
+_FINDERS: dict[str, Callable[[device], device]] = {}  # back ends by kind
 
 
-def register_kind(kind: str) -> None:
-    """Called by a runtime that found usable devices of ``kind``."""
-    _AVAILABLE.add(kind)
-
-
-def explain_kind(kind: str, why: Callable[[], str]) -> None:
-    """``why()`` says what ``kind`` lacks in this process, or "" if a device is there; for errors."""
-    _WHY[kind] = why
+def register_kind(kind: str, find: Callable[[device], device]) -> None:
+    """``find(d)``, asked whenever a device of ``kind`` is used, gives the device with its number, or raises DeviceError."""
+    _FINDERS[kind] = find
 
 
 def require(d: Any) -> device:
@@ -95,11 +89,6 @@ def require(d: Any) -> device:
     dev = get_default_device() if d is None else device(d)
     if dev.type == "cpu":
         return CPU
-    if dev.type not in _AVAILABLE:
-        hint, why = "", _WHY[dev.type]() if dev.type in _WHY else ""
-        if dev.type == "cuda":
-            hint = (f" {why[:1].upper()}{why[1:]}. It needs an NVIDIA GPU, its driver and `pip install 'graphc[cuda]'`;"
-                    if why else " The GPU is there, but no back end of this process runs plans on it;")
-            hint += " use device='cpu'."
-        raise DeviceError(f"device '{dev}' is not available.{hint}")
-    return device(dev.type, 0) if dev.index is None and dev.type == "cuda" else dev
+    if dev.type not in _FINDERS:
+        raise DeviceError(f"device '{dev}' is not available.")
+    return _FINDERS[dev.type](dev)

@@ -157,10 +157,9 @@ class TensorInfo:
     def data_ptr(self) -> int:
         """Address of the first element (evaluates the tensor; equal for tensors that share storage)."""
         a = self._alias
-        if a is None:
-            return int(evaluated(self._v).__array_interface__["data"][0])
-        base = evaluated(a.storage.value)
-        return int(base.__array_interface__["data"][0]) + a.geometry()[1] * self.dtype.itemsize
+        base = evaluated(self._v if a is None else a.storage.value)
+        start = base.buffer.ptr if hasattr(base, "buffer") else base.__array_interface__["data"][0]
+        return int(start) + (0 if a is None else a.geometry()[1] * self.dtype.itemsize)
 
     def untyped_storage(self) -> Any:
         return StorageInfo(self)

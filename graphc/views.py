@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .errors import ShapeError
 from .ir import build as P
 from .ir.node import PoisonedValue, SharedValue, Value
@@ -201,7 +203,10 @@ def settle(old: Value, new: Value) -> Value:
         return new
     gfn = new.gfn
     data = evaluated(new)
-    old.buffer[...] = data
+    if isinstance(data, np.ndarray):
+        old.buffer[...] = data
+    else:
+        old.buffer.overwrite(data)
     out = alias_value(old)
     out.gfn = gfn
     return out

@@ -10,6 +10,7 @@ from ..errors import CompileError
 from ..ir.interpret import compile_numpy
 from ..ir.node import Graph
 from ..ir.passes import run_passes
+from .devices import on_devices
 
 SMALL = 4096  # elements; programs below stay on NumPy: starting the compiler would cost more
 
@@ -52,6 +53,10 @@ def build_plan(graph: Graph) -> Any:
         from ..ir import dump
 
         dump.emit("trace", graph)
+    if on_devices(graph):
+        from ..runtime.cuda.region import RegionPlan
+
+        return RegionPlan(graph, build_plan)
     optimised = run_passes(graph)
     if config.DUMP:
         from ..ir import dump

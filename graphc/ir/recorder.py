@@ -456,6 +456,12 @@ def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:
     return Graph(nodes, outputs)
 
 
+def known_plan(end: Node, signature: tuple[int, ...]) -> Any:
+    """The plan of the region that ends at ``end`` with these live slots, or None if it was not run yet."""
+    key: Any = signature if state.budget == 1.0 else (signature, state.budget)
+    return None if end.plans is None else end.plans.get(key)
+
+
 def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
     graph = region_graph(end, signature)
     graph.budget = state.budget

@@ -10,7 +10,7 @@ import pytest
 
 import graphc
 from graphc import cuda
-from graphc.device import _AVAILABLE
+from graphc.codegen.triton import compiler
 from graphc.errors import DeviceError, OutOfMemoryError
 from graphc.runtime.cuda import buffer as B
 from graphc.runtime.cuda import driver
@@ -30,15 +30,12 @@ def absent():
 
 
 @pytest.fixture
-def fake():
-    """Two devices, and a back end that puts tensors there."""
+def fake(monkeypatch):
+    """Two devices, and a compiler for them."""
     fake = FakeCuda(devices=2, total=1 << 28)
     driver.reset(lambda: fake)
-    there = "cuda" in _AVAILABLE
-    _AVAILABLE.add("cuda")
+    monkeypatch.setattr(compiler, "reason", lambda: "")
     yield fake
-    if not there:
-        _AVAILABLE.discard("cuda")
     driver.reset()
 
 
@@ -138,25 +135,25 @@ def test_submodules():
     assert graphc.cuda.random.manual_seed is cuda.manual_seed and graphc.cuda.streams.Event is cuda.Event
 
 
-def test_a_gpu_alone_does_not_make_programs_choose_it():
-    """As long as no back end puts tensors there, ``"cuda" if is_available() else "cpu"`` must say "cpu"."""
+def test_a_gpu_alone_does_not_make_programs_choose_it(monkeypatch):
+    """As long as nothing can be compiled for it, ``"cuda" if is_available() else "cpu"`` must say "cpu"."""
     driver.reset(FakeCuda)
+    monkeypatch.setattr(compiler, "reason", lambda: "triton is not installed")
     try:
-        if "cuda" not in _AVAILABLE:
-            assert not cuda.is_available() and cuda.device_count() == 0
-            assert cuda.get_device_name().startswith("Fake"), "the device itself can be asked"
+        assert not cuda.is_available() and cuda.device_count() == 0
+        assert cuda.get_device_name().startswith("Fake"), "the device itself can be asked"
+        with pytest.raises(DeviceError, match="'cuda:1' is not available. Triton is not installed"):
+            graphc.ones(2).to("cuda:1")
     finally:
         driver.reset()
 
 
-def test_importing_and_asking_loads_no_cuda_without_need():
-    code = ("import sys, json, graphc; before = [m for m in sys.modules if m.split('.')[0] == 'cuda'];"
-            "graphc.cuda.is_available(); graphc.cuda.manual_seed_all(1); graphc.cuda.memory_allocated();"
-            "print(json.dumps([before, [m for m in sys.modules if m.split('.')[0] == 'cuda']]))")
+def test_importing_loads_no_cuda():
+    code = ("import sys, json, graphc; graphc.ones(2).sum().item(); graphc.cuda.memory_allocated();"
+            "print(json.dumps([m for m in sys.modules if m.split('.')[0] in ('cuda', 'triton')]))")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert out.returncode == 0, out.stderr
-    before, after = json.loads(out.stdout)
-    assert before == [] and ("cuda" in _AVAILABLE or after == [])
+    assert json.loads(out.stdout) == []
 
 
 # ------------------------------------------------------------------------------------------------------- with devices

@@ -221,8 +221,12 @@ def test_index_errors_are_reported_with_the_line(machine):
     assert program.checks
     same([fetch(r) for r in program(bind(program.graph, arrays), D.current_stream())], graph, arrays)
     wrong = [np.asarray(index.numpy()) if np.asarray(a).dtype == np.int64 and np.asarray(a).ndim else a for a in arrays]
+    program(bind(program.graph, wrong), D.current_stream())  # does not wait for the device ...
+    program(bind(program.graph, arrays), D.current_stream())
     with pytest.raises(IndexOutOfRangeError, match=r"index out of range in one of: .*test_cuda_plan\.py"):
-        program(bind(program.graph, wrong), D.current_stream())
+        D.current_stream().synchronize()
+        D.get().check_faults()  # ... which is looked at when somebody else does
+    D.get().check_faults()
     same([fetch(r) for r in program(bind(program.graph, arrays), D.current_stream())], graph, arrays)
 
 

@@ -32,6 +32,7 @@ class Device:
         self.idle: dict[int, list[Any]] = {}  # stream handles by priority
         self.kernels: dict[str, Any] = {}  # loaded kernels by symbol; see launch.load
         self.arenas: dict[Key, Any] = {}  # memory for intermediates by stream; see program.arena
+        self.unchecked: dict[Any, None] = {}  # programs that ran since their index errors were looked at
         self.default = Stream._of(self, driver.legacy_stream())
 
     def _take(self, nbytes: int) -> int:
@@ -55,6 +56,11 @@ class Device:
         """Wait for everything sent to the device."""
         self.driver.use(self.index)
         self.driver.call("cuCtxSynchronize")
+
+    def check_faults(self) -> None:
+        """Raise the first index error that finished programs have reported since the last time. Waits for nothing."""
+        for program in list(self.unchecked):
+            program.check_indices()
 
 
 class Marks:

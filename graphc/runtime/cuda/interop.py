@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import ArgumentError, DeviceError, DTypeError
 from . import device as devices
 from . import driver as cuda
-from .buffer import DeviceBuffer, external
+from .buffer import DeviceBuffer, copy, empty, external, to_host
 from .device import ExternalStream, Stream
 
 CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13  # DLDeviceType
@@ -30,6 +30,38 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype
+
+    def fetch(self) -> np.ndarray:
+        """A copy on the host. Waits for it, and raises what kernels sent before have to report."""
+        flat = np.empty(extent(self.shape, self.strides), self.dtype)
+        to_host(self.buffer, flat)
+        self.buffer.owner.check_faults()
+        if self.strides == contiguous(self.shape):
+            return flat.reshape(self.shape)
+        return np.lib.stride_tricks.as_strided(flat, self.shape, [s * flat.itemsize for s in self.strides]).copy()
+
+    def copy(self) -> Array:
+        """A copy on the same device, in order with its stream's work."""
+        stream = devices.current_stream(self.buffer.device)
+        made = empty(self.buffer.nbytes, stream=stream, tag="copy of a tensor")
+        copy(made, self.buffer, stream)
+        return self._replace(buffer=made)
+
+    def part(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...], dt: np.dtype) -> Array:
+        """Elements of this array's memory from number ``start`` on; they keep the whole alive."""
+        return Array(self.buffer.view(start * dt.itemsize, extent(shape, strides) * dt.itemsize), shape, strides, dt)
+
+    def to_dlpack(self, stream: Any = None, max_version: tuple[int, int] | None = None) -> Any:
+        """See :func:`to_dlpack`."""
+        return to_dlpack(self, stream=stream, max_version=max_version)
+
+    def to_interface(self) -> dict[str, Any]:
+        """See :func:`cuda_array_interface`."""
+        return cuda_array_interface(self)
+
+    def overwrite(self, source: Array) -> None:
+        """Copy the data of an equally laid out array into this one's memory."""
+        copy(self.buffer, source.buffer, devices.current_stream(self.buffer.device))
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

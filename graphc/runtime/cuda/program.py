@@ -6,6 +6,7 @@ can carry out end a list: their operands are copied to the host and their result
 """
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,14 +17,15 @@ from ...codegen import memory as memory_plan
 from ...codegen.native.jobs import Cursor
 from ...codegen.triton import compiler
 from ...codegen.triton.compiler import Target
-from ...codegen.triton.plan import Copy, Host, Launch, Repeat, Step, launches, lower_plan, plain, prepared
+from ...codegen.triton.plan import Copy, Host, Launch, Lowering, Repeat, Step, launches, lower_plan, plain, prepared
 from ...errors import CompileError, IndexOutOfRangeError
 from ...ir.interpret import run_node
 from ...ir.node import Graph
 from ...ir.recorder import SCALAR
 from . import buffer as buffers
+from . import device as devices
 from .buffer import DeviceBuffer
-from .device import Device, Stream
+from .device import Device, Event, Stream
 from .graph import CELL, Cells, Replay
 from .interop import Array, contiguous, extent
 from .launch import LaunchList, Pointer, load
@@ -62,6 +64,7 @@ class Program:
         self.graph, self.sched = prepared(graph)
         self.avals = self.graph.slot_avals()
         self.steps = lower_plan(self.graph, self.sched, target)
+        self.steps += self.own_results(target)
         self.code = (compile or compiler.compiler(target).get)([x.printed for x in launches(self.steps)])
         self.lock = threading.Lock()
         self.last: Stream | None = None
@@ -71,6 +74,28 @@ class Program:
         self.link()
 
     # ---------------------------------------------------------------------------------------------------- preparation
+    def own_results(self, target: Target) -> list[Step]:
+        """Copies that give every result memory of its own in C order; results over the whole of others or of inputs share."""
+        self.copied: dict[int, Any] = {}  # result -> key of its copy
+        numbers = {leaf.slot for leaf in self.graph.inputs if leaf.op is SCALAR}
+        strided = [s for s in dict.fromkeys(self.graph.outputs) if self.avals[s].size and (
+            self.base(s) in numbers or s in self.sched.views and not self.is_whole(s))]
+        if not strided:
+            return []
+        low = Lowering(self.graph, self.sched, target)
+        steps: list[Step] = []
+        for s in strided:
+            self.copied[s] = ("result", s)
+            base, ix = self.sched.views.get(s, (s, None))
+            steps.append(low.copy(s, base, ix, self.copied[s], tuple(range(self.avals[s].ndim))))
+        return steps
+
+    def is_whole(self, slot: int) -> bool:
+        """Whether a view shows all of its memory in order."""
+        av, (key, start, strides) = self.avals[slot], self.place_of(slot)
+        return av.size == self.avals[key].size and start == 0 and all(
+            n == 1 or s == t for n, s, t in zip(av.shape, strides, contiguous(av.shape)))
+
     def base(self, slot: Any) -> Any:
         """The slot in memory that a value is read from."""
         return self.sched.views[slot][0] if slot in self.sched.views else slot
@@ -102,10 +127,10 @@ class Program:
             if key not in self.nbytes:
                 self.nbytes[key] = self.avals[key].nbytes
         self.fresh: list[Any] = []
-        for slot in dict.fromkeys(self.base(s) for s in self.graph.outputs):
+        for slot in dict.fromkeys(self.copied.get(s, self.base(s)) for s in self.graph.outputs):
             if slot not in self.at:
                 self.at[slot] = Pointer(FIRST + len(self.arrays) + len(self.fresh))
-                self.nbytes[slot] = self.avals[slot].nbytes
+                self.nbytes.setdefault(slot, self.avals[slot].nbytes if isinstance(slot, int) else 0)
                 self.fresh.append(slot)
         lives = [memory_plan.Life(key, self.nbytes[key], n, last[key]) for key, n in first.items() if key not in self.at]
         self.lives = lives
@@ -147,7 +172,14 @@ class Program:
         self.stretches = [Replay(s) if isinstance(s, LaunchList) else s for s in self.stretches]
         names = [self.graph.inputs[k].avals[0].dtype.name for k in self.scalars]
         self.cells = Cells(self.owner, names) if names else None
-        self.error = buffers.empty(ERROR_BYTES, self.owner.index, tag="index errors") if self.checks else None
+        if self.checks:
+            self.error: DeviceBuffer | None = buffers.empty(ERROR_BYTES, self.owner.index, tag="index errors")
+            buffers.fill(self.error, 0, devices.current_stream(self.owner.index))
+            self.found = buffers.pinned((1,), np.int32, "index errors")
+            self.found[0] = 0
+            self.asked: Event | None = None
+        else:
+            self.error = None
 
     def add(self, to: LaunchList, step: Step, t: int) -> None:
         """Append a step in iteration ``t`` of the loop around it."""
@@ -189,8 +221,6 @@ class Program:
                     b.record_stream(stream)
             if self.cells is not None:
                 self.cells.write([values[k] for k in self.scalars], stream)
-            if self.error is not None:
-                buffers.fill(self.error, 0, stream)
             fresh = [buffers.empty(self.nbytes[slot], stream=stream, tag=f"result of {self.label}") for slot in self.fresh]
             work = arena(stream, self.arena_bytes) if self.arena_bytes else None
             memory = [work, self.cells.memory if self.cells else None, self.error, *given, *fresh]
@@ -202,15 +232,29 @@ class Program:
                     assert isinstance(s, Replay)
                     s.run(stream, pointers)
             if self.error is not None:
-                self.check_indices(stream)
+                self.ask_indices(stream)
             return [self.result(slot, memory) for slot in self.graph.outputs]
 
-    def check_indices(self, stream: Stream) -> None:
-        """Wait for the plan and ask whether an index was out of range."""
+    def ask_indices(self, stream: Stream) -> None:
+        """Fetch the word that tells whether an index was out of range, without waiting for it: kernels neither read nor write
+        outside, so that it is enough to look when the host waits for something. CUDA_LAUNCH_BLOCKING=1 looks at once."""
         assert self.error is not None
-        word = np.zeros(1, np.int32)
-        buffers.to_host(self.error, word, stream)
-        if word[0]:
+        buffers.to_host(self.error, self.found, stream, non_blocking=True)
+        self.asked = stream.record_event(self.asked)
+        self.owner.unchecked[self] = None
+        if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0"):
+            self.asked.synchronize()
+            self.check_indices()
+
+    def check_indices(self) -> None:
+        """Raise IndexOutOfRangeError if a call that is over found an index out of range."""
+        assert self.error is not None and self.asked is not None
+        if not self.asked.query():
+            return
+        self.owner.unchecked.pop(self, None)
+        if self.found[0]:
+            self.found[0] = 0
+            buffers.fill(self.error, 0, self.last)
             where = dict.fromkeys(x.label + compiler.lines_of(x.printed) for x in launches(self.steps) if x.printed.checks)
             raise IndexOutOfRangeError(f"index out of range in one of: {', '.join(where)}")
 
@@ -234,7 +278,12 @@ class Program:
     def result(self, slot: int, memory: list[Any]) -> Array:
         """A result as an array over its memory."""
         key, start, strides = self.place_of(slot)
-        av, whole = self.avals[slot], self.memory_of(key, memory)
+        av = self.avals[slot]
+        if slot in self.copied:
+            key, start, strides = self.copied[slot], 0, contiguous(av.shape)
+        elif start == 0 and av.size == self.avals[key].size:
+            strides = contiguous(av.shape)  # sides of one element may have any
+        whole = self.memory_of(key, memory)
         size = av.dtype.itemsize
         return Array(whole.view(start * size, extent(av.shape, strides) * size), av.shape, strides, av.dtype.np)
 
@@ -255,6 +304,10 @@ class Program:
             target = self.memory_of(node.slot + k, memory) if node.slot + k in self.at else None
             if target is not None:
                 buffers.from_host(target, np.ascontiguousarray(out, node.avals[k].dtype.np), stream)
+
+    def kernels(self) -> list[Launch]:
+        """Every launch once."""
+        return launches(self.steps)
 
     def to_text(self) -> str:
         """The lists of launches as text."""

@@ -1,0 +1,192 @@
+"""A recorded program over several devices made executable: a :class:`Program` per part on a device, host plans for the rest.
+
+Values on a device are :class:`~.interop.Array` objects over memory that nothing writes any more. Work is sent to the current
+stream of each device, and the host waits only where it needs data: for results on the host.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from ... import config
+from ...codegen.devices import Part, Split, split
+from ...codegen.triton.passes import gpu_passes
+from ...device import CPU, device
+from ...errors import CompileError
+from ...ir.interpret import evaluate_each
+from ...ir.node import Graph, leaf_value
+from ...ir.recorder import SCALAR, scalar_buffer
+from . import buffer as buffers
+from . import device as devices
+from .interop import Array, contiguous
+from .program import Program
+
+HostPlan = Callable[[Graph], Any]
+# what a mistake of ours in fusion, selection or printing raises: never the user's problem
+_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
+
+
+def upload(array: np.ndarray, where: device) -> Array:
+    """A copy on a device, in order with its current stream."""
+    stream = devices.current_stream(where)
+    buffer = buffers.empty(array.nbytes, stream=stream, tag="tensor copied from the host")
+    buffers.from_host(buffer, array)
+    return Array(buffer, array.shape, contiguous(array.shape), array.dtype)
+
+
+def across(array: Array, where: device) -> Array:
+    """A copy on another device."""
+    stream = devices.current_stream(where)
+    buffer = buffers.empty(array.buffer.nbytes, stream=stream, tag="tensor copied from another device")
+    buffers.copy(buffer, array.buffer, stream)
+    return array._replace(buffer=buffer)
+
+
+def moved(value: Any, where: device) -> Any:
+    """A host or device array on ``where``."""
+    if where is CPU:
+        return value if isinstance(value, np.ndarray) else value.fetch()
+    if isinstance(value, np.ndarray):
+        return upload(value, where)
+    return value if value.buffer.device == where.index else across(value, where)
+
+
+class RegionPlan:
+    """A plan over several devices. Called with the region's bindings; returns the outputs' buffers, each on its device."""
+
+    def __init__(self, recorded: Graph, host_plan: HostPlan):
+        self.recorded = self.graph = recorded
+        self.whole: Split = split(recorded)
+        self.parts = [_HostPart(p, host_plan) if p.device is CPU else _DevicePart(p, host_plan) for p in self.whole.parts]
+        self.run = self
+        self.donors: tuple[int, ...] = ()
+
+    def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
+        env: dict[tuple[int, device], Any] = {(slot, d): bindings[k].buffer for k, slot, d in self.whole.leaves}
+        numbers: dict[int, Any] = {slot: bindings[k] for k, slot in self.whole.numbers}
+        home = self.whole.home
+
+        def at(slot: int, where: device) -> Any:
+            found = env.get((slot, where))
+            if found is None:
+                found = env[slot, where] = moved(env[slot, home[slot]], where)
+            return found
+
+        for part in self.parts:
+            for slot, made in zip(part.writes, part.run(at, numbers)):
+                env[slot, part.device] = made
+        return self.owned([at(slot, d) for slot, d in self.whole.outputs], bindings)
+
+    def owned(self, results: list[Any], bindings: list[Any]) -> list[Any]:
+        """Results on the host as arrays that share memory with nothing else; memory on devices is never written again."""
+        seen = {id(bindings[k].buffer) for k, _, d in self.whole.leaves if d is CPU}
+        for k, r in enumerate(results):
+            if isinstance(r, np.ndarray):
+                if id(r) in seen or r.base is not None:
+                    r = results[k] = r.copy()
+                seen.add(id(r))
+        return results
+
+    def kernels(self) -> list[str]:
+        """Names of the kernels and library calls it runs."""
+        return [name for p in self.parts for name in p.kernels()]
+
+    def to_text(self) -> str:
+        """The parts as text."""
+        return "\n".join(f"on {p.device}:\n{p.to_text()}" for p in self.parts)
+
+    def evaluate_each(self, bindings: list[Any], wanted: Collection[int], error: BaseException) -> list[Any]:
+        """After ``error``: every slot's buffer, or the exception of the op it depends on that failed. An error of a device
+        is the result of everything there."""
+        graph = self.recorded
+        lost = not isinstance(error, (IndexError, ArithmeticError, CompileError))
+        arrays = [b if n.op is SCALAR else leaf_value(n.avals[0], self._known(b.buffer, lost, error))
+                  for n, b in zip(graph.inputs, bindings)]
+        results = evaluate_each(graph, arrays)
+        for slot, av in enumerate(graph.slot_avals()):
+            if av.device is not CPU and not isinstance(results[slot], BaseException) and slot in wanted:
+                try:
+                    results[slot] = error if lost else upload(results[slot], av.device)
+                except Exception as again:
+                    results[slot] = again
+        return results
+
+    @staticmethod
+    def _known(buffer: Any, lost: bool, error: BaseException) -> Any:
+        if isinstance(buffer, np.ndarray):
+            return buffer
+        return error if lost else buffer.fetch()
+
+
+class _HostPart:
+    """A part on the host."""
+
+    def __init__(self, part: Part, host_plan: HostPlan):
+        self.part, self.device, self.writes = part, part.device, part.writes
+        self.plan = host_plan(part.graph)
+        self.takes = [(slot, leaf.op is SCALAR, leaf.avals[0]) for slot, leaf in zip(part.reads, part.graph.inputs)]
+
+    def run(self, at: Any, numbers: dict[int, Any]) -> list[Any]:
+        given = [numbers[s] if number else leaf_value(av, at(s, CPU)) for s, number, av in self.takes]
+        out: list[Any] = self.plan(given)
+        return out
+
+    def kernels(self) -> list[str]:
+        run = self.plan.run
+        return run.kernels() if hasattr(run, "kernels") else []
+
+    def to_text(self) -> str:
+        return self.plan.run.to_text() if hasattr(self.plan.run, "to_text") else "NumPy"
+
+
+class _DevicePart:
+    """A part on a device; on the host between copies if it cannot be compiled."""
+
+    def __init__(self, part: Part, host_plan: HostPlan):
+        self.part, self.device, self.writes = part, part.device, part.writes
+        self.program: Program | None = None
+        try:
+            self.program = self._compiled()
+            graph = self.program.graph
+        except CompileError as error:
+            if config.STRICT:
+                raise
+            warnings.warn(f"{error}; this program runs on the host instead, with copies to and from {part.device} "
+                          f"(GRAPHC_STRICT=1 makes this an error)", stacklevel=2)
+            self.plan, graph = host_plan(part.graph), part.graph
+        self.takes = [(slot, leaf.op is SCALAR, leaf.avals[0]) for slot, leaf in zip(part.reads, graph.inputs)]
+
+    def _compiled(self) -> Program:
+        try:
+            return Program(gpu_passes(self.part.graph), devices.get(self.device.index))
+        except _BUGS as bug:
+            raise CompileError(f"internal error in the GPU back end ({type(bug).__name__}: {bug})") from bug
+
+    def run(self, at: Any, numbers: dict[int, Any]) -> Sequence[Any]:
+        if self.program is None:
+            return self.on_host(at, numbers)
+        given = []
+        for slot, number, av in self.takes:
+            if not number:
+                given.append(at(slot, self.device).buffer)
+            elif slot in numbers:
+                given.append(scalar_buffer(numbers[slot], av.dtype).item())
+            else:
+                given.append(at(slot, CPU).item())
+        return self.program(given, devices.current_stream(self.device))
+
+    def on_host(self, at: Any, numbers: dict[int, Any]) -> list[Any]:
+        given = []
+        for slot, number, av in self.takes:
+            x = numbers.get(slot) if number else None
+            given.append(leaf_value(av, at(slot, CPU)) if not number else at(slot, CPU).item() if x is None else x)
+        return [upload(x, self.device) for x in self.plan(given)]
+
+    def kernels(self) -> list[str]:
+        return [] if self.program is None else [x.label for x in self.program.kernels()]
+
+    def to_text(self) -> str:
+        return "on the host, between copies" if self.program is None else self.program.to_text()
