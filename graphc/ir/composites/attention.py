@@ -37,7 +37,7 @@ def repeat_heads(x: Value, n: int) -> Value:
     return P.reshape(P.expand(P.unsqueeze(x, len(lead) + 1), (*lead, h, n, s, e)), (*lead, h * n, s, e))
 
 
-def _sum_heads(g: Value, n: int) -> Value:
+def sum_heads(g: Value, n: int) -> Value:
     if n == 1:
         return g
     *lead, h, s, e = g.aval.shape
@@ -98,8 +98,8 @@ def _sdpa_backward(at: Any, q: Value, k: Value, v: Value, out: Value, lse: Value
     dp = P.matmul(gw, P.transpose(wide(repeat_heads(v, n))))
     ds = P.mul(p, P.sub(dp, delta))
     dq = P.mul(P.matmul(ds, wide(repeat_heads(k, n))), scale)
-    dk = P.mul(_sum_heads(P.matmul(P.transpose(ds), wide(q)), n), scale)
-    dv = _sum_heads(P.matmul(P.transpose(p), gw), n)
+    dk = P.mul(sum_heads(P.matmul(P.transpose(ds), wide(q)), n), scale)
+    dv = sum_heads(P.matmul(P.transpose(p), gw), n)
     outs = [P.cast(d, x.aval.dtype) for d, x in ((dq, q), (dk, k), (dv, v))]
     if mask_grad:
         outs.append(P.cast(P.sum_to(ds, mask[0].aval.shape), mask[0].aval.dtype))
@@ -150,7 +150,7 @@ def _add_lse_gradient(ctx: Any, g: Value, grads: tuple[Value, ...]) -> tuple[Val
     s = scores(ctx.attrs, q, k, tuple(mask))
     ds = P.mul(P.exp(P.sub(s, P.where(P.eq(lse, _NEG_INF), P.zeros_like(lse), lse))), g)
     dq = P.mul(P.matmul(ds, wide(repeat_heads(k, n))), scale)
-    dk = P.mul(_sum_heads(P.matmul(P.transpose(ds), wide(q)), n), scale)
+    dk = P.mul(sum_heads(P.matmul(P.transpose(ds), wide(q)), n), scale)
     out = [P.add(grads[0], P.cast(dq, q.aval.dtype)), P.add(grads[1], P.cast(dk, k.aval.dtype)), *grads[2:]]
     if len(out) > 3:
         out[3] = P.add(out[3], P.cast(P.sum_to(ds, mask[0].aval.shape), mask[0].aval.dtype))
