@@ -3,7 +3,8 @@
 float32 uses tensor cores three times per product (tf32x3: the error of plain float32), 16-bit floats accumulate in
 float32, float64 in float64. A pointwise kernel that reads the product elementwise can be printed into the same kernel: it
 starts from the accumulator (:class:`Epilogue`). Long sums over few tiles (weight gradients) are cut into parts: partial
-products into a buffer, then one reduction in fixed order, so that results repeat bit for bit.
+products into a buffer, then one reduction in fixed order, so that results repeat bit for bit. Where the device and the
+operands' alignment allow it, large products use the persistent kernel of :mod:`matmul_tma`.
 
 Sizes and strides are run-time arguments with divisibility hints; only which stride is one and which sizes fill whole
 tiles is part of the code.
@@ -11,11 +12,10 @@ tiles is part of the code.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...dtypes import bfloat16, dtype, float16, float32, float64
+from ...dtypes import dtype, float32, float64
 from .. import index
 from ..index import Ix
 from ..loop_ir import Access, Buf, Guard, Kernel, Stmt, Store
@@ -23,76 +23,15 @@ from ..native.contraction import Product
 from . import opcodes
 from .compiler import Target
 from .printer import NONE, Arg, Printed, Printer, Val, X, Y, assemble, print_kernel
-from .tiling import WIDE, Tiling
+from .tiling import CANDIDATES, WIDE, Sizes, Tile, Tiling, is_narrow, ranked
 
 GROUP = 8  # rows of tiles that run together, so that columns are found in the L2 cache
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Block sizes of one program, its warps, stages of the pipeline, and into how many parts the sum is cut."""
-
-    m: int
-    n: int
-    k: int
-    warps: int
-    stages: int
-    parts: int = 1
-
-
-# Every entry was compiled for sm_80 and sm_90 in three layouts, with and without masks: none spills.
-_HALF = ((128, 256, 64, 8, 3), (256, 128, 64, 8, 3), (128, 128, 64, 8, 3), (64, 128, 64, 4, 4), (128, 64, 64, 4, 4),
-         (64, 64, 64, 4, 4), (32, 64, 64, 4, 4), (64, 32, 64, 4, 4), (32, 32, 64, 2, 4), (16, 64, 64, 2, 4), (64, 16, 64, 2, 4))
-_SINGLE = ((128, 128, 16, 8, 4), (64, 128, 32, 8, 3), (128, 64, 32, 8, 3), (64, 64, 32, 4, 3), (32, 64, 32, 4, 3),
-           (64, 32, 32, 4, 3), (32, 32, 32, 4, 3), (16, 64, 32, 4, 3), (64, 16, 32, 4, 3))
-_DOUBLE = ((64, 64, 16, 4, 3), (32, 64, 16, 4, 3), (64, 32, 16, 4, 3), (32, 32, 16, 4, 3))
-# Operands without 16-byte accesses need a pointer and a mask per element in registers: shallower blocks.
-_HALF_NARROW = ((128, 128, 32, 8, 3), (64, 64, 32, 8, 3), (32, 64, 32, 4, 3), (64, 32, 32, 4, 3), (32, 32, 32, 4, 3),
-                (16, 64, 32, 4, 3), (64, 16, 32, 4, 3))
-CANDIDATES = {float16: (_HALF, _HALF_NARROW), bfloat16: (_HALF, _HALF_NARROW), float32: (_SINGLE, _SINGLE[1:]),
-              float64: (_DOUBLE, _DOUBLE)}
-_RATE = {float16: 2048, bfloat16: 2048, float32: 341, float64: 64}  # multiply-adds per cycle of one processor of an H100
-LIGHT = 6  # statements of an epilogue that fit beside the largest blocks
-_PARTS = (1, 2, 4, 8, 16, 32, 64)
-
-
-def is_narrow(p: Product, dt: dtype, offsets: tuple[int, int] = (0, 0)) -> bool:
-    """Whether some operand cannot be read 16 bytes at a time."""
-    for offset, batch, (s0, s1), (n0, n1) in ((offsets[0], p.batch_a, p.a, (p.m, p.k)),
-                                              (offsets[1], p.batch_b, p.b, (p.k, p.n))):
-        if 1 not in (s0, s1):
-            return True
-        run, step = (n0, s1) if s0 == 1 else (n1, s0)
-        if math.gcd(run, step, offset, *batch) * dt.itemsize % 16:
-            return True
-    return False
-
-
-def choose(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0),
-           candidates: Sequence[tuple[int, int, int, int, int]] | None = None, epilogue: Kernel | None = None) -> Tile:
-    """The tile with the least estimated time: full waves of programs, each step limited by arithmetic or by loads."""
-    best, least = None, math.inf
-    batch = math.prod(p.batch)
-    heavy = epilogue is not None and sum(s.op not in ("load", "const", "index") for s in epilogue.stmts) > LIGHT
-    for bm, bn, bk, warps, stages in candidates or CANDIDATES[dt][is_narrow(p, dt, offsets)]:
-        if heavy and bm * bn > 64 * 32 * warps:
-            continue  # more than 64 accumulators a thread leave no registers for long expressions
-        if stages * (bm + bn) * bk * dt.itemsize > target.shared_limit:
-            continue
-        tiles = -(-p.m // bm) * -(-p.n // bn) * batch
-        step = max(bm * bn * bk / _RATE[dt], (bm + bn) * bk * dt.itemsize / 32)
-        for parts in _PARTS:
-            if parts > 1 and p.k < 4 * parts * bk:
-                break
-            waves = -(-tiles * parts // target.processors)
-            steps = -(-p.k // (bk * parts))
-            time = waves * (steps * step + 1500)
-            if parts > 1:  # partial results go through memory, and a second kernel starts
-                time += 2 * parts * p.m * p.n * batch * 4 / (32 * target.processors) + 4000
-            if time < least:
-                best, least = Tile(bm, bn, bk, warps, stages, parts), time
-    assert best is not None
-    return best
+def choose(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0), candidates: Sequence[Sizes] | None = None,
+           epilogue: Kernel | None = None) -> Tile:
+    """The tile with the least estimated time; see :func:`tiling.ranked`."""
+    return ranked(p, dt, target, offsets, candidates, epilogue)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ epilogue
@@ -187,6 +126,7 @@ class Template:
         self.p, self.dt, self.tile, self.offsets = p, dt, tile, offsets
         self.keys = keys
         self.lines: list[str] = []
+        self.inside = 0  # loops around what is printed now
         spans = [off + sum((n - 1) * abs(s) for n, s in zip((*p.batch, *sizes), (*strides, *inner)))
                  for off, sizes, strides, inner in ((offsets[0], (p.m, p.k), p.batch_a, p.a),
                                                     (offsets[1], (p.k, p.n), p.batch_b, p.b))]
@@ -195,7 +135,7 @@ class Template:
         self.numbers: list[Arg] = []
 
     def line(self, text: str, depth: int = 1) -> None:
-        self.lines.append("    " * depth + text)
+        self.lines.append("    " * (self.inside + depth) + text)
 
     def number(self, name: str, value: int) -> str:
         """A size or stride: a literal where the code depends on it, else an argument."""
@@ -281,13 +221,24 @@ class Template:
         mask = " & ".join([n for n, on in (("mx", self.p.m % self.tile.m), ("my", self.p.n % self.tile.n)) if on])
         self.line(f"tl.store(c + ({rows} * m + x) * n + y, {opcodes.stored(dt, 'acc')}{f', mask={mask}' if mask else ''})")
 
+    def pieces(self) -> Iterator[str]:
+        """The accumulator's name, once for every piece of the block; what belongs to a piece is printed in between."""
+        yield "acc"
+
     def finish(self, name: str, doc: list[str], pointers: list[Arg], helpers: set[str], checks: bool, kernel: Any) -> Printed:
         t = self.tile
         keys = [Arg(n, opcodes.pointer_type(self.dt), key, 16) for n, key in zip("ab", self.keys)]
         args = [*keys, *pointers, *self.numbers]
-        grid: list[tuple[str | int, int]] = [("m", t.m), ("n", t.n), (math.prod(self.p.batch) * t.parts, 1)]
-        return assemble(name, doc, self.lines, args, [("BX", t.m), ("BY", t.n), ("BK", t.k)], grid, t.warps, helpers, checks,
-                        kernel, t.stages)
+        return assemble(name, doc, self.lines, args, self.constants(), self.grid(), t.warps, helpers, checks, kernel, t.stages)
+
+    def constants(self) -> list[tuple[str, int]]:
+        """Block sizes the text names."""
+        return [("BX", self.tile.m), ("BY", self.tile.n), ("BK", self.tile.k)]
+
+    def grid(self) -> list[tuple[str | int, int]]:
+        """How many programs."""
+        t = self.tile
+        return [("m", t.m), ("n", t.n), (math.prod(self.p.batch) * t.parts, 1)]
 
 
 def print_product(p: Product, dt: dtype, keys: tuple[Any, Any, Any], target: Target, offsets: tuple[int, int] = (0, 0),
@@ -300,7 +251,13 @@ def print_product(p: Product, dt: dtype, keys: tuple[Any, Any, Any], target: Tar
     for float64.
     """
     tile = tile or choose(p, dt, target, offsets)
-    return finished(Template(p, dt, tile, offsets, keys[:2]), "k_product", keys[2], product_levels(p), epilogue, keep, partial)
+    if tile.tma:
+        from .matmul_tma import Persistent
+
+        t: Template = Persistent(p, dt, tile, offsets, keys[:2], target.processors, epilogue is None)
+    else:
+        t = Template(p, dt, tile, offsets, keys[:2])
+    return finished(t, "k_product", keys[2], product_levels(p), epilogue, keep, partial)
 
 
 def finished(t: Template, name: str, out: Any, levels: Levels, epilogue: Kernel | None, keep: bool,
@@ -313,20 +270,27 @@ def finished(t: Template, name: str, out: Any, levels: Levels, epilogue: Kernel 
     doc = [f"Product {space}, sum over {p.k}, in {dt.name}."]
     if tile.parts > 1:
         wide = float64 if dt is float64 else float32
-        Template.store(t, wide, f"(part * {math.prod(p.batch)} + z)" if p.batch else "part")
+        for _ in t.pieces():
+            Template.store(t, wide, f"(part * {math.prod(p.batch)} + z)" if p.batch else "part")
         arg = Arg("c", opcodes.pointer_type(wide), partial, 16)
         first = t.finish(f"{name}{space}_parts", [*doc, f"Part of {tile.parts} of the sum."], [arg], set(), False, None)
         return [first, combine_parts(math.prod(p.batch) * p.m * p.n, dt, out, partial, tile.parts, epilogue, keep)]
     pointers: list[Arg] = []
-    if keep or epilogue is None:
-        t.store(dt)
+    e = None if epilogue is None else Epilogue(epilogue, out, p, tile, levels)
+    whole = keep or e is None
+    if whole:
         pointers.append(Arg("c", opcodes.pointer_type(dt), out, 16))
-    if epilogue is None:
+    if e is not None:
+        e.big = e.big or t.big
+        e.lines, e.depth = t.lines, 1 + t.inside
+    for acc in t.pieces():
+        if whole:
+            t.store(dt)
+        if e is not None:
+            e.print(acc)
+    if e is None:
         return [t.finish(name, doc, pointers, set(), False, None)]
-    e = Epilogue(epilogue, out, p, tile, levels)
-    e.big = e.big or t.big
-    e.lines = t.lines
-    e.print("acc")
+    assert epilogue is not None
     tail = epilogue.name.split("_", 1)[-1]
     return [t.finish(f"{name}_{tail}", [*doc, "Then " + e.describe()[0]], [*pointers, *e.arguments()], e.helpers, e.checks,
                      epilogue)]
@@ -448,3 +412,7 @@ def vector_kernel(p: Product, dt: dtype, keys: tuple[Any, Any, Any], sizes: tupl
         stmts.append(Stmt("cast", (len(stmts) - 1,), dt))
     return Kernel("k_product_vector", (*kept, p.k), len(kept), tuple(buffers), tuple(stmts),
                   (Store(Access(len(buffers) - 1, out), len(stmts) - 1),))
+
+
+__all__ = ["CANDIDATES", "Epilogue", "Levels", "Template", "Tile", "can_end_in", "choose", "finished", "is_narrow", "positions",
+           "print_product", "product_levels", "vector_kernel"]

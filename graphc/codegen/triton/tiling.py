@@ -3,14 +3,24 @@
 A block has an x axis (kept iteration axes, flattened) and, where needed, a y axis: the reduced axes of a reduction, or
 the second axis of a transposition (loads contiguous along y, stores along x). A reduction whose rows fit one block runs
 in one go, its values staying in registers from stage to stage; a longer one loops over y once per stage.
+
+The second half is about matrix products: their block sizes by type, device and access, and a model of the time each takes
+(:func:`ranked`). The model's figures per device are in :data:`RATES`; measured choices (:mod:`autotune`) start from its order.
 """
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
+from ...dtypes import bfloat16, dtype, float16, float32, float64
 from .. import index
 from ..loop_ir import Access, Kernel, dependences
+from ..native.contraction import Product
+
+if TYPE_CHECKING:
+    from .compiler import Target
 
 STREAM = 1024  # elements of a block of a pointwise kernel: 8 per thread of 4 warps, two 16-byte accesses in float32
 SIDE = 64  # sides of the square block of a transposition
@@ -138,3 +148,154 @@ def _along_rows(k: Kernel) -> bool:
                 else:
                     across += size
     return along >= across
+
+
+# ------------------------------------------------------------------------------------------------------ matrix products
+@dataclass(frozen=True)
+class Tile:
+    """Block sizes of one program, its warps, stages of the pipeline, and into how many parts the sum is cut.
+
+    ``tma``: operands come through tensor descriptors, programs stay and take one tile after the other; the finished block
+    is then worked on in ``halves`` pieces, which need less shared memory.
+    """
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+    parts: int = 1
+    tma: bool = False
+    halves: int = 1
+
+
+Sizes = tuple[int, int, int, int, int]
+# Every entry was compiled for sm_80 and sm_90 in three layouts, with and without masks: none spills.
+_HALF = ((128, 256, 64, 8, 3), (256, 128, 64, 8, 3), (128, 128, 64, 8, 3), (64, 128, 64, 4, 4), (128, 64, 64, 4, 4),
+         (64, 64, 64, 4, 4), (32, 64, 64, 4, 4), (64, 32, 64, 4, 4), (32, 32, 64, 2, 4), (16, 64, 64, 2, 4), (64, 16, 64, 2, 4))
+_SINGLE = ((128, 128, 16, 8, 4), (64, 128, 32, 8, 3), (128, 64, 32, 8, 3), (64, 64, 32, 4, 3), (32, 64, 32, 4, 3),
+           (64, 32, 32, 4, 3), (32, 32, 32, 4, 3), (16, 64, 32, 4, 3), (64, 16, 32, 4, 3))
+_DOUBLE = ((64, 64, 16, 4, 3), (32, 64, 16, 4, 3), (64, 32, 16, 4, 3), (32, 32, 16, 4, 3))
+# Operands without 16-byte accesses need a pointer and a mask per element in registers: shallower blocks.
+_HALF_NARROW = ((128, 128, 32, 8, 3), (64, 64, 32, 8, 3), (32, 64, 32, 4, 3), (64, 32, 32, 4, 3), (32, 32, 32, 4, 3),
+                (16, 64, 32, 4, 3), (64, 16, 32, 4, 3))
+CANDIDATES: dict[dtype, tuple[tuple[Sizes, ...], tuple[Sizes, ...]]] = {
+    float16: (_HALF, _HALF_NARROW), bfloat16: (_HALF, _HALF_NARROW), float32: (_SINGLE, _SINGLE[1:]),
+    float64: (_DOUBLE, _DOUBLE)}
+# Through descriptors, on sm_90, in 16 bits; compiled in four layouts, with and without parts and epilogues: none spills. In
+# one piece a block of this size needs more registers behind the product than there are.
+_TMA = tuple([Tile(m, n, 64, warps, 4, 1, True, 2)
+              for m, n, warps in ((128, 256, 8), (256, 128, 8), (128, 128, 8), (64, 256, 4), (64, 128, 4), (128, 64, 4))])
+TMA_ARCHS = (90,)  # where descriptors beside wgmma were compiled and looked at
+LIGHT = 6  # statements of an epilogue that fit beside the largest blocks
+_PARTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Rates(NamedTuple):
+    """What one processor does in a cycle: multiply-adds by type (float32 by three products in tf32), bytes it reads."""
+
+    half: int
+    single: int
+    double: int
+    read: int
+
+
+# From the dense peak rates in the vendors' data sheets, divided by processors and boost clock.
+RATES = {80: Rates(1024, 170, 64, 32), 90: Rates(2048, 341, 64, 32)}
+STARTUP, ENDING = 1000, 500  # cycles: a program of a pointer kernel until the first product; writing a block
+RESIDENT = 2500  # cycles a persistent kernel starts with: descriptors, the first blocks
+LATE = 1.15  # pointer kernels: loads are issued by the threads that multiply
+REDUCE = 4000  # cycles of another kernel, which adds parts
+
+
+def rates(target: Target) -> Rates:
+    """The device's figures; those of the nearest known one below."""
+    arch = target.arch if isinstance(target.arch, int) else 90
+    return RATES[max([a for a in RATES if a <= arch], default=80)]
+
+
+def is_narrow(p: Product, dt: dtype, offsets: tuple[int, int] = (0, 0)) -> bool:
+    """Whether some operand cannot be read 16 bytes at a time."""
+    for offset, batch, (s0, s1), (n0, n1) in ((offsets[0], p.batch_a, p.a, (p.m, p.k)),
+                                              (offsets[1], p.batch_b, p.b, (p.k, p.n))):
+        if 1 not in (s0, s1):
+            return True
+        run, step = (n0, s1) if s0 == 1 else (n1, s0)
+        if math.gcd(run, step, offset, *batch) * dt.itemsize % 16:
+            return True
+    return False
+
+
+def has_descriptors(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0)) -> bool:
+    """Whether both operands can be read through tensor descriptors: 16 bits, at most one batch axis, addresses and
+    distances multiples of 16 bytes, the innermost stride one."""
+    if target.backend != "cuda" or target.arch not in TMA_ARCHS or dt not in (float16, bfloat16) or len(p.batch) > 1:
+        return False
+    for offset, batch, strides in ((offsets[0], p.batch_a, p.a), (offsets[1], p.batch_b, p.b)):
+        if 1 not in strides or min(strides) < 0 or min((0, *batch)) < 0:
+            return False
+        step = strides[1] if strides[0] == 1 else strides[0]
+        if step <= 0 or math.gcd(step, offset, *batch) * dt.itemsize % 16:
+            return False
+    return True
+
+
+def shared_bytes(t: Tile, dt: dtype) -> int:
+    """Shared memory a kernel takes at most: the pipeline's blocks; with descriptors also the block being written."""
+    pipeline = t.stages * (t.m + t.n) * t.k * dt.itemsize
+    return pipeline + t.m * t.n // t.halves * dt.itemsize + 256 if t.tma else pipeline
+
+
+def estimate(t: Tile, p: Product, dt: dtype, target: Target) -> float:
+    """Cycles of a product: full waves of programs, each step limited by arithmetic or by loads."""
+    r = rates(target)
+    rate = r.half if dt.itemsize == 2 else r.double if dt is float64 else r.single
+    if not t.tma and target.arch in TMA_ARCHS and dt.itemsize == 2 and t.m < 64:
+        rate //= 2  # fewer rows than wgmma takes
+    batch = math.prod(p.batch)
+    tiles = -(-p.m // t.m) * -(-p.n // t.n) * batch * t.parts
+    steps = -(-p.k // (t.k * t.parts))
+    step = max(t.m * t.n * t.k / rate, (t.m + t.n) * t.k * dt.itemsize / r.read)
+    waves = -(-tiles // target.processors)
+    time = waves * (steps * step + ENDING) + RESIDENT if t.tma else waves * (steps * step * LATE + STARTUP + ENDING)
+    if t.parts > 1:  # partial results go through memory, and a second kernel starts
+        time += 2 * t.parts * p.m * p.n * batch * 4 / (r.read * target.processors) + REDUCE
+    return time
+
+
+def is_heavy(epilogue: Kernel | None) -> bool:
+    """Whether what follows a product needs many registers."""
+    return epilogue is not None and sum(s.op not in ("load", "const", "index") for s in epilogue.stmts) > LIGHT
+
+
+def is_wide(epilogue: Kernel | None) -> bool:
+    """Whether what follows a product reads more than two other arrays of its size, whose loads start together."""
+    if epilogue is None:
+        return False
+    size = math.prod(epilogue.extents)
+    return sum(s.op == "load" and epilogue.buffers[s.attr.buffer].size >= size for s in epilogue.stmts) > 3
+
+
+def usable(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0), candidates: Sequence[Sizes] | None = None,
+           epilogue: Kernel | None = None) -> Iterator[Tile]:
+    """Every tile that compiles without spills and fits the shared memory. ``candidates``: a template's own list, which has no
+    descriptors."""
+    tiles = [Tile(*sizes) for sizes in candidates or CANDIDATES[dt][is_narrow(p, dt, offsets)]]
+    if candidates is None and has_descriptors(p, dt, target, offsets):
+        tiles = [*_TMA, *tiles]
+    heavy, wide = is_heavy(epilogue), is_wide(epilogue)
+    for t in tiles:
+        if (heavy or t.tma and wide) and t.m * t.n > 64 * 32 * t.warps:
+            continue  # more than 64 accumulators a thread leave no registers for long expressions
+        if shared_bytes(t, dt) > target.shared_limit:
+            continue
+        for parts in _PARTS:
+            if parts > 1 and p.k < 4 * parts * t.k:
+                break
+            yield replace(t, parts=parts)
+
+
+def ranked(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0), candidates: Sequence[Sizes] | None = None,
+           epilogue: Kernel | None = None) -> list[Tile]:
+    """Usable tiles, the one with the least estimated time first; of equal ones the earlier in the table."""
+    return sorted(usable(p, dt, target, offsets, candidates, epilogue), key=lambda t: estimate(t, p, dt, target))
