@@ -165,7 +165,11 @@ def _trace(func: Callable[..., Any], name: str, randomness: str, spec: TreeSpec,
     it = iter(examples)
     given = [x if d is None else wrap(next(it)) for x, d in zip(leaves, dims)]
     args, kwargs = tree_unflatten(given, spec)
-    out, out_spec = tree_flatten(func(*args, **kwargs))
+    before, state.program = state.program, state.tracing
+    try:
+        out, out_spec = tree_flatten(func(*args, **kwargs))
+    finally:
+        state.program = before
     for t in out:
         if not isinstance(t, Tensor):
             raise ValueError(f"vmap({name}, ...): `{name}` must only return Tensors, got type {type(t)}. Did you mean to set "

@@ -100,6 +100,7 @@ class _State(threading.local):
         self.grad = True  # record gradients
         self.hold = 0  # >0: inside a compiled call or a trace; soft flush points are ignored
         self.tracing = 0  # >0: building a sub-graph; reading a value is an error
+        self.program = 0  # the depth of tracing at which the user's own code runs: autocast is for what it calls
         self.watch: Any = None  # the compiled call running in this thread: told of flushes and of new plans
         self.budget = 1.0  # share of the bytes kept for backward passes that plans may use
         self.walks = 0  # >0: inside a backward walk
@@ -124,7 +125,7 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
 
     Raises the op's own shape or dtype error at once, before anything is recorded.
     """
-    if CASTS and not state.tracing:  # expansions of composites keep the dtypes they were recorded with
+    if CASTS and state.tracing == state.program:  # expansions of composites keep the dtypes they were recorded with
         ins = CASTS[0](op, ins)
     reg = state.region
     n = len(ins)
