@@ -37,6 +37,7 @@ MAX_NODES = 160  # of one group: bounds registers and compile time
 MAX_BUFFERS = 32
 SHORT = 16  # elements of a window
 MAX_JOINED = 4  # operands of a concat that is folded into its reader
+SHRINKS = 4  # times fewer bytes that a group stores than it reads, so that running it early saves memory
 _INT_CHECKED = ("fmod", "remainder", "floordiv")  # on integers: divisors must be looked at, a library call does
 _SCALAR_CHAIN = 16  # host-scalar ops folded into each reader
 
@@ -313,10 +314,21 @@ class Partition:
         return n.avals[slot - n.slot]
 
     # ----------------------------------------------------------------------------------------------------- execution
+    def due(self, g: Group, wanted: set[int]) -> int:
+        """Slot after which the group should run: where its last node was recorded, or where its last operand was if it turns
+        much into little. ``wanted``: slots read by other groups, and results."""
+        made = [s for s in g.reads if self.producer[s].op.kind != "leaf"]  # type: ignore[union-attr]
+        results = sum(a.nbytes for n in g.nodes for k, a in enumerate(n.avals) if n.slot + k in wanted)
+        if g.library or not made or sum(self.aval(s).nbytes for s in made) < SHRINKS * results:
+            return max(n.slot for n in g.nodes)
+        return max(made)
+
     def ordered(self) -> list[Group]:
         """Groups in an order that respects dependences, keeping the recorded order where free: always the first that can
-        run, so that a group delayed by another does not wait for everything else (and its operands with it)."""
-        todo = sorted(self.groups.values(), key=lambda g: max(n.slot for n in g.nodes))
+        run, so that a group delayed by another does not wait for everything else (and its operands with it). What
+        turns much into little runs at once: merged with what an optimizer does with it, it would keep large operands alive."""
+        wanted = {s for g in self.groups.values() for s in g.reads}.union(*[self.sources[s] for s in self.graph.outputs])
+        todo = sorted(self.groups.values(), key=lambda g: self.due(g, wanted))
         done, out = 0, []
         while todo:
             k = next((k for k, g in enumerate(todo) if g.ancestors & ~done == 0), None)

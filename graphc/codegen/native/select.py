@@ -21,6 +21,7 @@ from .loop import lower_loop
 from .printed import kernel_job, where
 
 CONVOLUTIONS = ("conv", "conv_input_grad", "conv_weight_grad")
+NEAR = 8  # steps a product may be delayed whatever it keeps
 
 
 class Selector:
@@ -60,7 +61,7 @@ class Selector:
         """Pair every product with the kernel that reads it first, where that one can run on the product's tiles. If others
         read the product too, the kernel stores it as well. ``readers``: slot -> places of the steps that read it."""
         outputs = set(self.graph.outputs)
-        for node in self.sched.steps:
+        for place, node in enumerate(self.sched.steps):
             if not isinstance(node, Node) or not _is_product(node) or not readers.get(node.slot):
                 continue
             first = readers[node.slot][0]
@@ -72,11 +73,22 @@ class Selector:
             p = product(node.attrs, a, b, va, vb)
             if p is None or not takes_epilogue(node.avals[0].dtype, p.batch, p.m, p.n, p.k, self.bits):
                 continue
+            if self.holds(node, place, first, readers) > 2 * node.avals[0].nbytes:
+                continue
             k = matching(item, node.slot, p.n)
             if k is not None:
                 alone = len(readers[node.slot]) == 1 and node.slot not in outputs
                 self.epilogues[first] = node, k if alone else storing(k, node.slot)
                 self.late.add(node.slot)
+
+    def holds(self, node: Node, place: int, later: int, readers: dict[int, list[int]]) -> int:
+        """Bytes of operands nobody else reads so late that would be kept if the product ran at a later place: weight gradients
+        that wait for the optimizer keep activations."""
+        if later - place < NEAR:
+            return 0
+        bases = {self.sched.views.get(s, (s, None))[0] for s in node.ins}
+        made = [s for s in bases if self.producer[s].op.kind != "leaf"]  # type: ignore[union-attr]
+        return sum([self.avals[s].nbytes for s in made if max(readers[s]) < later])
 
     def steps(self, item: Kernel | Node) -> list[Step]:
         """The steps that carry out one item."""

@@ -33,8 +33,8 @@ STEPS = 14  # of the bisection
 RATES = (2.0 ** 6, 2.0 ** -34)  # bytes per unit of work: nothing is recomputed, everything is
 SPREAD = 1.0  # how much dearer the last forward value is than the first: breaks ties between equal layers
 _COSTLY = frozenset(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
-                     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "trigamma", "pow",
-                     "atan2", "rng_bits"))
+                     "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
+                     "trigamma", "pow", "atan2", "rng_bits"))
 _LOOP_KINDS = frozenset(("leaf", "pointwise", "view", "reduce", "random"))
 _LOOP_INDEX = frozenset(("take", "gather", "slice_set"))
 FIXED, FORWARD, LIGHT, ROOT, GRADIENT = range(5)
