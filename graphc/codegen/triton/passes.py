@@ -12,6 +12,8 @@ from ..split import split_node
 from ..split import wanted as wanted_everywhere
 from . import attention
 from .compiler import Target
+from .layout import channels_last
+from .statistics import in_runs
 from .tiling import COLUMNS
 
 LARGE = 1 << 18  # elements; reading fewer takes one program less time than starting another kernel
@@ -63,7 +65,9 @@ def _once(graph: Graph) -> Graph:
 
 
 def split_for(graph: Graph, target: Target) -> Graph:
-    """An equal graph in which large reductions have enough programs: see :mod:`..split` for how a reduction is cut."""
+    """An equal graph with convolutions channels last, in which large reductions have enough programs: see :mod:`..split` for
+    how a reduction is cut."""
+    graph = in_runs(channels_last(graph), target)
     if not any(_is_thin(n, target) for n in graph.nodes):
         return graph
     b = GraphBuilder()
@@ -101,4 +105,4 @@ def _is_thin(node: Node, target: Target) -> bool:
     first, last = min(axes), max(axes) + 1
     long = math.prod(x.shape[first:last]) if last - first == len(axes) else x.shape[first]
     rows = node.avals[0].size
-    return long >= 64 and (rows if x.ndim - 1 in axes else -(-rows // COLUMNS)) < target.processors
+    return long > 128 and (rows if x.ndim - 1 in axes else -(-rows // COLUMNS)) < target.processors

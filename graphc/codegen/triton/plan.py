@@ -106,10 +106,10 @@ def prepared(graph: Graph, target: Target = H100) -> tuple[Graph, Schedule]:
 
 class Tiled(NamedTuple):
     """A contraction as a tiled product: ``print(epilogue, keep)`` gives copies to make first, the kernels, the parts of
-    the sum."""
+    the sum; ``fits`` tells whether a kernel can be printed behind it."""
 
     product: Product
-    levels: matmul.Levels
+    fits: Callable[[Kernel], bool]
     print: Callable[[Kernel | None, bool], tuple[list[Step], list[Printed], int]]
 
 
@@ -181,7 +181,7 @@ class Lowering:
             self.products[node.slot] = found
             readers = self.readers.get(node.slot, [])
             k = self.sched.steps[readers[0]] if readers else None
-            if isinstance(k, Kernel) and readers[0] not in self.follower and self.may_follow(k, node.slot, found.levels):
+            if isinstance(k, Kernel) and readers[0] not in self.follower and self.may_follow(k, node.slot, found.fits):
                 self.follower[readers[0]] = node.slot
 
     def tiled(self, node: Node) -> Tiled | None:
@@ -196,7 +196,7 @@ class Lowering:
                 printed = conv.print_conv(c, dt, (keys[0], keys[1], node.slot), tile, k, keep, ("parts", node.slot))
                 return copies, printed, tile.parts
 
-            return Tiled(c.product, c.levels, print_conv)
+            return Tiled(c.product, lambda k: conv.can_end_in(c, k, node.slot), print_conv)
         if name != "contract":
             return None
         copies, p, ((ka, oa), (kb, ob)) = self.operands(node)
@@ -209,16 +209,16 @@ class Lowering:
             printed = matmul.print_product(p, dt, keys, self.target, (oa, ob), k, keep, tile, ("parts", node.slot))
             return copies, printed, tile.parts
 
-        return Tiled(p, matmul.product_levels(p), print_product)
+        return Tiled(p, lambda k: matmul.can_end_in(k, node.slot, matmul.product_levels(p)), print_product)
 
-    def may_follow(self, k: Kernel, slot: int, levels: matmul.Levels) -> bool:
+    def may_follow(self, k: Kernel, slot: int, fits: Callable[[Kernel], bool]) -> bool:
         """Whether a kernel becomes the epilogue of a product."""
         size = self.avals[slot].size
         if sum(1 for b in k.buffers if b.size >= size) > MAX_EPILOGUE_BUFFERS:
             return False
         if any(k.buffers[b].slot in self.bypassed for b in k.writes):
             return False
-        return matmul.can_end_in(k, slot, levels)
+        return fits(k)
 
     def multiply(self, slot: int, epilogue: Kernel | None) -> list[Step]:
         """The launches of a product."""
