@@ -6,7 +6,6 @@ from collections import namedtuple
 from typing import Any
 
 from .. import dtypes
-from ..autograd.function import Function
 from ..dtypes import bool_, dtype, int64
 from ..errors import ArgumentError, AutogradError, DimError, DTypeError
 from ..ir import build as P
@@ -334,39 +333,12 @@ def cumprod(input: Tensor, dim: int, *, dtype: dtype | None = None, out: Tensor 
     return to_out(out, _cum("mul", input, dim, dtype))
 
 
-class _LogCumSumExp(Function):
-    """Running logsumexp; the gradient e^x * (sum from the end of g e^-y) is summed in logarithms, so nothing overflows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:  # type: ignore[override]
-        y = wrap(P.scan("logaddexp", val(x), dim))
-        ctx.save_for_backward(x)
-        ctx.dim = dim
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:  # type: ignore[override]
-        (x,), dim = ctx.saved_tensors, ctx.dim
-        y = logcumsumexp(x, dim)
-
-        def share(part: Value) -> Value:
-            terms = P.sub(P.log(part), P.where(P.eq(y._read(), -math.inf), 0.0, y._read()))
-            back = logcumsumexp(wrap(P.flip(terms, (dim,))), dim)._read()
-            return P.exp(P.add(P.flip(back, (dim,)), val(x)))
-
-        v = val(g)
-        return wrap(P.sub(share(P.maximum(v, 0.0)), share(P.maximum(P.neg(v), 0.0)))), None
-
-
 def logcumsumexp(input: Tensor, dim: int, *, out: Tensor | None = None) -> Tensor:
     """Running logsumexp along ``dim``."""
     v = float_value(input)
     if v.aval.ndim == 0:
         return to_out(out, v)
     d = norm_dim(dim, v.aval.ndim)
-    if v.gfn is not None and not v.aval.dtype.is_complex:
-        y = _LogCumSumExp.apply(wrap(v), d)
-        return y if out is None else to_out(out, y._read())
     return to_out(out, P.scan("logaddexp", v, d))
 
 
