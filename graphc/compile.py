@@ -79,6 +79,7 @@ class CompiledFunction:
         self._memory = memory
         self._fn, self._fullgraph, self._budget, self._audit_every = fn, fullgraph, budget, replay
         self._replay: Any = None  # made at the first call
+        self._miss: Any = None
         self._calls = self._plans = 0
         self._break_lines: dict[str, int] = {}
         self._noted: set[str] = set()
@@ -147,11 +148,16 @@ class CompiledFunction:
 
     def _replayed(self, st: Any, args: Any, kwargs: Any) -> Any:
         """A call in replay mode: without Python where what was learned fits, else recorded, observed and perhaps audited."""
+        if self._replay is not None and not kwargs:
+            out = self._replay.short(args)
+            if out is not self._miss:
+                self._calls += 1
+                return out
         from .compile_observe import Arguments, Unfit
-        from .compile_replay import Replay
+        from .compile_replay import MISS, Replay
 
         if self._replay is None:
-            self._replay = Replay(self._fn, self._audit_every)
+            self._replay, self._miss = Replay(self._fn, self._audit_every), MISS
         replay = self._replay
         try:
             arguments = Arguments(args, kwargs)

@@ -27,11 +27,21 @@ from .ops._generator import Generator, default_generator
 from .optim.optimizer import Optimizer
 from .tensor import Tensor
 
-ITEM, VALUE, CELL, CELL_VALUE, LENGTH, RATE = range(6)
+ITEM, VALUE, CELL, CELL_VALUE, LENGTH, RATE, EMPTY = range(7)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, dtype, device, slice, type(Ellipsis),
           type(NotImplemented))
 _OPEN_MODULES = frozenset(("math", "cmath", "operator", "functools", "typing", "collections", "collections.abc", "enum",
                            "dataclasses", "abc", "__future__", "builtins", "contextlib"))
+# what modules and optimizers mostly keep empty: one guard says that it still is
+_REGISTRIES = frozenset(("_parameters", "_buffers", "_modules", "_backward_pre_hooks", "_backward_hooks", "_forward_hooks",
+                         "_forward_pre_hooks", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"))
+# what they read only beside a hook, or for a state dict
+_LATENT = frozenset(("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
+                     "_is_full_backward_hook", "_non_persistent_buffers_set", "_state_dict_hooks", "_state_dict_pre_hooks",
+                     "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_optimizer_state_dict_pre_hooks",
+                     "_optimizer_state_dict_post_hooks", "_optimizer_load_state_dict_pre_hooks",
+                     "_optimizer_load_state_dict_post_hooks"))
+_STATE_DICTS = frozenset(("state_dict", "load_state_dict"))
 _MOST = 50_000  # guards; checking more would take longer than the Python it saves
 _STATELESS = frozenset(("builtins", "typing", "abc", "enum", "collections", "collections.abc", "dataclasses"))
 _EFFECTS = frozenset(("print", "input", "open", "exec", "eval", "globals", "locals", "vars", "breakpoint", "id", "next", "iter",
@@ -68,13 +78,22 @@ class Scene:
         self._seen: set[int] = {id(default_generator)}
         self._kept: list[Any] = list(roots)  # ids stay taken while the scene lives
         self._todo: list[Any] = list(roots)
+        self._latent: list[tuple[Any, str]] = []
+        self._walk()
+        if self.names & {"defaults", "add_param_group"}:
+            self._todo += [opt.defaults for opt in self.optimizers]
+            self._walk()
+        if self.names & _STATE_DICTS:
+            self.guards += [(EMPTY, x, k, None) for x, k in self._latent]
+        self.states = [_tensor_state(t) for t in self.tensors]
+
+    # ------------------------------------------------------------------------------------------------------------ walking
+    def _walk(self) -> None:
         while self._todo:
             self._visit(self._todo.pop())
             if len(self.guards) > _MOST:
                 raise Hidden(f"more than {_MOST} places that may change")
-        self.states = [_tensor_state(t) for t in self.tensors]
 
-    # ------------------------------------------------------------------------------------------------------------ walking
     def _entry(self, kind: int, container: Any, key: Any, x: Any) -> None:
         """Guard one place and walk on from what it holds."""
         if isinstance(x, _PLAIN):
@@ -124,7 +143,12 @@ class Scene:
     def _mapping(self, x: Any) -> None:
         self.guards.append((LENGTH, x, None, len(x)))
         for k, e in x.items():
-            self._entry(ITEM, x, k, e)
+            if k.__class__ is str and k in _LATENT and not e:
+                self._latent.append((x, k))
+            elif k.__class__ is str and k in _REGISTRIES and not e:
+                self.guards.append((EMPTY, x, k, None))
+            else:
+                self._entry(ITEM, x, k, e)
 
     def _function(self, fn: types.FunctionType) -> None:
         for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or ()):
@@ -215,6 +239,7 @@ class Scene:
                     self.guards.append((RATE, group, k, e))
                 else:
                     self._entry(ITEM, group, k, e)
+        self._seen.add(id(opt.defaults))  # read when a group is added, never by a step
         self._mapping(opt.__dict__)
 
     # ----------------------------------------------------------------------------------------------------------- guarding
@@ -271,7 +296,7 @@ def first_change(guards: list[tuple[int, Any, Any, Any]], live_rates: bool) -> s
                 if len(c) == want:
                     continue
                 return f"the length of a {type(c).__name__}: {len(c)}, was {want}"
-            if kind == RATE and live_rates and type(c[k]) is float:
+            if kind == RATE and live_rates and type(c[k]) is float or kind == EMPTY and not c[k]:
                 continue
             have = c.cell_contents if kind in (CELL, CELL_VALUE) else c[k]
         except (LookupError, ValueError, TypeError):
@@ -291,6 +316,8 @@ class Watch:
         self.rates = [(c, k) for kind, c, k, _ in guards if kind == RATE and live_rates]
         items = [g[1:] for g in guards if g[0] in (ITEM, VALUE) or g[0] == RATE and not live_rates]
         self.containers, self.keys, self.wants = ([g[i] for g in items] for i in range(3))
+        empty = [g for g in guards if g[0] == EMPTY]
+        self.owners, self.names = [g[1] for g in empty], [g[2] for g in empty]
         cells = [g for g in guards if g[0] in (CELL, CELL_VALUE)]
         self.cells, self.contents = [g[1] for g in cells], [g[3] for g in cells]
         sized = [g for g in guards if g[0] == LENGTH]
@@ -300,7 +327,8 @@ class Watch:
         """As :func:`first_change`."""
         try:
             if (all(map(is_, map(getitem, self.containers, self.keys), self.wants))
-                    and all(map(is_, map(_contents, self.cells), self.contents)) and [*map(len, self.sized)] == self.sizes
+                    and not any(map(getitem, self.owners, self.names)) and [*map(len, self.sized)] == self.sizes
+                    and (not self.cells or all(map(is_, map(_contents, self.cells), self.contents)))
                     and (not self.rates or all([type(c[k]) is float for c, k in self.rates]))):
                 return ""
         except (LookupError, ValueError, TypeError):

@@ -1,0 +1,203 @@
+"""The shortest way to run a replayed program, for calls where microseconds count.
+
+:class:`Variant` puts a region together and flushes it. That is general, and costs three times what the plan's own
+preparation does. Where everything is of the plainest kind - positional tensors as arguments, no views, whole tensors written,
+fresh gradients, fresh results - a :class:`Shortcut` checks the same guards in one pass over the tensors, calls the plan, and
+puts the results in place. Whatever is not as expected makes it step aside before anything has happened; so does a plan that
+raises, which leaves what it was given as it was: the general way then finds and reports the same error.
+
+A parameter whose new data were written over its old ones keeps its Value: nobody else holds it, or it would not have been
+given to be overwritten.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import dtypes
+from .compile_observe import step_of
+from .ir import recorder
+from .ir.node import Value, leaf_value
+from .tensor import Tensor, wrap
+
+if TYPE_CHECKING:
+    from .compile_replay import Variant
+
+MISS = object()  # the shortcut does not fit this call
+_MASK = (1 << 64) - 1
+_count = sys.getrefcount
+_WRITES = frozenset(("tensor", "new grad", "no grad"))
+_SOURCES = frozenset(("tensor", "arg", "number", "constant"))
+
+
+class Shortcut:
+    """How to run a variant directly; see :func:`shortcut`."""
+
+    def __init__(self, variant: Variant):
+        o = variant.seen
+        self.variant, self.watch, self.seen = variant, variant.watch, o
+        self.signature = tuple([slot for slot, _, _ in o.live])
+        self.plan: Any = None
+        self.shapes = [s[0] for s in o.arguments.shapes]
+        self.tensors = [(t, s[1], s[2], s[3]) for t, s in variant.tensors]
+        self.grad, self.dtype, self.casts = o.modes
+        self.constants = all(n[0] == "constant" for n in variant.numbers)
+        self.numbers = [n[1] for n in variant.numbers] if self.constants else []
+        self.generators, self.seeds = o.scene.generators, o.seeds
+        self.moved = any(o.moved)
+        place: dict[Any, int] = {("arg", i): i for i in range(len(self.shapes))}
+        for t, *_ in self.tensors:
+            place["tensor", id(t)] = len(place)
+        n = len(place)
+        at = {"constant": n, "number": n + len(o.constants)}
+        order = [at[kind] + x if kind in at else place[kind, x if kind == "arg" else id(x)] for kind, x in o.sources]
+        self.cells: Any = itemgetter(*order) if len(order) > 1 else lambda cells: (cells[order[0]],)
+        self.written = [(x, k, o.live[k][2]) for kind, x, k in o.writes if kind == "tensor"]
+        self.grads = [(x, k, o.live[k][2]) for kind, x, k in o.writes if kind == "new grad"]
+        self.dropped = [x for kind, x, _ in o.writes if kind == "no grad"]
+        rewritten = {id(t) for t, _, _ in self.written}
+        self.may_free = {k for k, (kind, x) in enumerate(o.sources) if kind == "tensor" and id(x) in rewritten}
+        self.donors: list[int] = []
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        """The function's result, or MISS."""
+        if recorder.state.grad is not self.grad or bool(recorder.CASTS) is not self.casts \
+                or dtypes.get_default_dtype() is not self.dtype:
+            return MISS
+        bindings = self.bindings(args)
+        if bindings is None:
+            return MISS
+        try:
+            buffers = self.plan(bindings, _unheld(bindings, self.donors))
+        except Exception:  # the general way computes it again and says what is wrong, at which line
+            return MISS
+        return self.commit(buffers)
+
+    def bindings(self, args: tuple[Any, ...]) -> Sequence[Any] | None:
+        """What the plan takes, if everything is as it was observed."""
+        if len(args) != len(self.shapes):
+            return None
+        cells: list[Any] = []
+        for t, av in zip(args, self.shapes):
+            if t.__class__ is not Tensor or t._alias is not None or t._grad is not None:
+                return None
+            v = t._v
+            if v.aval is not av or v.region is not None or v.__class__ is not Value or v.gfn is not None or v in cells:
+                return None
+            cells.append(v)
+        for t, av, edge, grad in self.tensors:
+            v, g = t._v, t._grad
+            if v.aval is not av or v.gfn is not edge or v.region is not None or v.__class__ is not Value \
+                    or t._alias is not None:
+                return None
+            if (g is not None) if grad is None else (g is None or g._v.aval is not grad or g._alias is not None):
+                return None
+            cells.append(v)
+        if self.watch.changed() or [g._seed for g in self.generators] != self.seeds or not self.planned():
+            return None
+        cells += self.seen.constants
+        cells += self.numbers if self.constants else self.variant.scalars()
+        return self.cells(cells)
+
+    def planned(self) -> bool:
+        """Whether the plan exists (the general way makes it)."""
+        if self.plan is None:
+            self.plan = recorder.known_plan(self.seen.end, self.signature)
+            if self.plan is None:
+                return False
+            self.donors = [k for k in self.plan.donors if k in self.may_free]
+        return True
+
+    def commit(self, buffers: list[Any]) -> Any:
+        """Put the results where the function puts them; its result."""
+        o = self.seen
+        for t, k, edge in self.written:
+            buffer = buffers[k]
+            if t._v.buffer is not buffer:
+                t._v = _made(t._v.aval, buffer, edge)
+        for t, k, edge in self.grads:
+            g = t._grad
+            if g is not None and _count(g) == _TENSOR and g._alias is None and _count(g._v) == _VALUE and g._v.gfn is edge:
+                g._v.buffer = buffers[k]  # nobody else has seen the old gradient
+            else:
+                t._grad = wrap(_made(o.live[k][1], buffers[k], edge))
+        for t in self.dropped:
+            t._grad = None
+        for t in o.steps:
+            t._v = leaf_value(t._v.aval, np.array(step_of(t) + 1, t._v.aval.dtype.np))
+        if self.moved:
+            for g, n in zip(self.generators, o.moved):
+                g._offset = (g._offset + n) & _MASK
+        return self.result(o.template, buffers)
+
+    def result(self, x: Any, buffers: list[Any]) -> Any:
+        """The function's result from its outline."""
+        kind = x[0]
+        if kind == "new":
+            _, av, edge = self.seen.live[x[1]]
+            return wrap(_made(av, buffers[x[1]], edge))
+        return x[2] if kind == "same" else kind([self.result(e, buffers) for e in x[1:]])
+
+
+def _made(av: Any, buffer: Any, edge: Any) -> Value:
+    v = Value(av, None, -1)
+    v.buffer, v.gfn = buffer, edge
+    return v
+
+
+def _unheld(bindings: Sequence[Any], donors: list[int]) -> list[int]:
+    """Those of ``donors`` whose Value only its tensor (and ``bindings``) holds, and whose buffer only it."""
+    out = []
+    for k in donors:
+        v = bindings[k]
+        if _count(v) == _HELD:
+            buffer = v.buffer
+            if _count(buffer) == _BUFFER and buffer.flags.writeable:
+                out.append(k)
+    return out
+
+
+def _counts() -> tuple[int, int, int, int]:
+    """Reference counts of what nobody else holds, as :func:`_unheld` and :meth:`Shortcut.commit` see them (they differ between
+    Python versions): a Value, its buffer, a gradient, its Value."""
+    tensor = wrap(leaf_value(recorder.scalar_aval(dtypes.float64), np.zeros(())))
+    tensor._grad = wrap(leaf_value(recorder.scalar_aval(dtypes.float64), np.zeros(())))
+
+    def seen(bindings: Sequence[Any]) -> tuple[int, int]:
+        v = bindings[0]
+        buffer = v.buffer
+        return _count(v), _count(buffer)
+
+    g = tensor._grad
+    return *seen((tensor._v,)), _count(g), _count(g._v)
+
+
+_HELD, _BUFFER, _TENSOR, _VALUE = _counts()
+
+
+def shortcut(variant: Variant) -> Shortcut | None:
+    """The shortest way to run a variant, or None where only the general way will do."""
+    o = variant.seen
+    plain_args = o.arguments.outline == (tuple, (tuple, *[("t", Tensor)] * len(o.arguments.shapes)), ("d",))
+    fresh = all(s[1:] == (i, i, None) for i, s in enumerate(o.arguments.shapes))
+    if not plain_args or not fresh or o.handles or o.shared or any(kind not in _SOURCES for kind, _ in o.sources):
+        return None
+    if any(kind not in _WRITES for kind, _, _ in o.writes) or any(s[0] is not None or s[4] for _, s in variant.tensors):
+        return None
+    return Shortcut(variant) if _simple(o.template) else None
+
+
+def _simple(x: Any) -> bool:
+    """Whether a result consists of new tensors and constants."""
+    todo = [x]
+    while todo:
+        x = todo.pop()
+        if x[0] in (list, tuple):
+            todo += x[1:]
+        elif x[0] not in ("new", "same"):
+            return False
+    return True
