@@ -24,7 +24,7 @@ from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from ..native.contraction import Product, View, dense_strides, product, view_of
 from ..native.jobs import Cursor, Key
-from . import attention, conv, matmul
+from . import attention, autotune, conv, matmul
 from .compiler import H100, Target
 from .library import Library, library_kernels
 from .passes import split_for
@@ -116,8 +116,9 @@ class Tiled(NamedTuple):
 class Lowering:
     """Chooses the launches of one schedule's items."""
 
-    def __init__(self, graph: Graph, sched: Schedule, target: Target):
+    def __init__(self, graph: Graph, sched: Schedule, target: Target, aligned: bool = True):
         self.graph, self.sched, self.target = graph, sched, target
+        self.aligned = aligned  # every operand starts at a multiple of 16 bytes: not what moves along a loop
         self.avals = graph.slot_avals()
         self.copied: dict[int, Key] = {}
         self.readers: dict[Any, list[int]] = {}  # slot in memory -> numbers of the items that read it
@@ -204,9 +205,9 @@ class Lowering:
             return None
 
         def print_product(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed], int]:
-            tile = matmul.choose(p, dt, self.target, (oa, ob), epilogue=k)
-            keys = (ka, kb, node.slot)
-            printed = matmul.print_product(p, dt, keys, self.target, (oa, ob), k, keep, tile, ("parts", node.slot))
+            keys, partial = (ka, kb, node.slot), ("parts", node.slot)
+            tile = autotune.product_tile(p, dt, self.target, (oa, ob), k, keep, keys, partial, self.aligned)
+            printed = matmul.print_product(p, dt, keys, self.target, (oa, ob), k, keep, tile, partial)
             return copies, printed, tile.parts
 
         return Tiled(p, lambda k: matmul.can_end_in(k, node.slot, matmul.product_levels(p)), print_product)
@@ -352,7 +353,7 @@ def strided_copy(k: Kernel) -> tuple[int, int, Callable[[tuple[int, ...]], View 
 def kernel_launch(k: Kernel) -> Launch:
     """The launch of a loop-IR kernel. Raises CompileError for a statement the printer does not know."""
     try:
-        p = print_kernel(k)
+        p = print_kernel(k, autotune.loop_tiling(k))
     except NotImplementedError as error:
         lines = dict.fromkeys(format_location(s.loc) for s in k.stmts if s.loc is not None)
         where = f" (recorded at {', '.join(lines)})" if lines else ""
@@ -376,7 +377,7 @@ def lower_loop(node: Node, keys: Sequence[Key], target: Target) -> list[Step] | 
     if not length:
         return None
     graph, sched = prepared(run_passes(body), target)
-    steps = Lowering(graph, sched, target).all()
+    steps = Lowering(graph, sched, target, aligned=False).all()
     if any(isinstance(s, (Host, Repeat)) for s in steps):
         return None
     names = _Names(node, keys, graph, n_carry, n_xs, length, reverse)

@@ -79,6 +79,29 @@ def choose(k: Kernel) -> Tiling:
     return Tiling((), axes, (), block, 1, False, max(1, min(4, block // 256)))
 
 
+def variants(k: Kernel) -> list[Tiling]:
+    """Tilings to measure, the chosen one first: blocks half and twice as large, other numbers of warps; what runs over programs
+    and over the block stays."""
+    t = choose(k)
+    out = [t]
+    reduces = has_reduction(k)
+    limit = LOOPED * 2 if t.looped else ROW * 2
+    for wider in (2, 0.5, 4):
+        bx, by = t.bx, t.by
+        if t.looped:
+            by = int(by * wider)
+        elif not reduces and t.y and wider > 1:
+            continue  # the sides of a transposition stay within shared memory
+        else:
+            bx = int(bx * wider)
+        if bx < 1 or by < 16 and t.looped or not 32 <= bx * by <= limit:
+            continue
+        out.append(replace(t, bx=bx, by=by))
+        out.append(replace(t, bx=bx, by=by, warps=max(1, min(16, int(t.warps * wider)))))
+    out += [replace(t, warps=warps) for warps in (t.warps * 2, t.warps // 2) if 1 <= warps <= 16 and warps * 32 <= t.bx * t.by]
+    return list(dict.fromkeys(out))
+
+
 def _second_axis(k: Kernel) -> tuple[int, int] | None:
     """(x, y) when stores are contiguous along x and a large load along another axis y."""
     stores = [st.access for st in k.stores]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...codegen import memory as memory_plan
 from ...codegen.native.jobs import Cursor
-from ...codegen.triton import compiler
+from ...codegen.triton import autotune, compiler
 from ...codegen.triton.compiler import Target
 from ...codegen.triton.plan import Copy, Host, Launch, Lowering, Repeat, Step, launches, lower_plan, plain, prepared
 from ...errors import CompileError, IndexOutOfRangeError
@@ -24,6 +24,7 @@ from ...ir.node import Graph
 from ...ir.recorder import SCALAR
 from . import buffer as buffers
 from . import device as devices
+from . import measure
 from .buffer import DeviceBuffer
 from .device import Device, Event, Stream
 from .graph import CELL, Cells, Replay
@@ -63,7 +64,8 @@ class Program:
         self.owner, self.label = owner, label
         self.graph, self.sched = prepared(graph)
         self.avals = self.graph.slot_avals()
-        self.steps = lower_plan(self.graph, self.sched, target)
+        with autotune.tuning(measure.tuner_of(owner, target, compile) if autotune.wanted() else autotune.current()):
+            self.steps = lower_plan(self.graph, self.sched, target)
         self.steps += self.own_results(target)
         self.code = (compile or compiler.compiler(target).get)([x.printed for x in launches(self.steps)])
         self.lock = threading.Lock()

@@ -1,0 +1,104 @@
+"""Times of candidate kernels on a device, for ``mode="max-autotune"``.
+
+Kernels run on memory of their own with random numbers in it (products of zeros are faster than they should be), a few times
+after a first run, each time with the second-level cache overwritten before; the median counts, by the device's clock.
+"""
+from __future__ import annotations
+
+import statistics
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...codegen.triton import autotune, compiler
+from ...codegen.triton.compiler import Target
+from ...codegen.triton.printer import Printed
+from . import buffer as buffers
+from . import device as devices
+from .buffer import DeviceBuffer
+from .device import Device, Event
+from .launch import LaunchList, Pointer, load
+
+RUNS = 9
+LONG = 20e-3  # seconds of a run from which on three runs are enough
+FLUSHED = 128 << 20  # bytes written between runs: more than any second-level cache
+_NUMBERS = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64, "bf16": np.uint16}
+Compile = Callable[[Iterable[Printed]], dict[str, Any]]
+
+
+class Bench:
+    """Measures kernels on a device. ``flush``: bytes overwritten before each run, 0 for a warm cache."""
+
+    def __init__(self, owner: Device, compile: Compile, flush: int = FLUSHED):
+        self.owner, self.compile, self.flush = owner, compile, flush
+
+    def __call__(self, printed: Sequence[Printed], sizes: autotune.Bytes) -> float:
+        """Seconds of one run of the kernels in order. Raises whatever compiling and running raises."""
+        code = self.compile(printed)
+        stream = devices.current_stream(self.owner.index)
+        memory: dict[Any, DeviceBuffer] = {}
+        launches = LaunchList(self.owner, "a measurement")
+        keys: list[Any] = []
+        for p in printed:
+            values: list[Any] = []
+            for a in p.args:
+                if a.type[0] != "*":
+                    values.append(a.value)
+                    continue
+                if a.value not in memory:
+                    memory[a.value] = self.filled(sizes.get(a.value, 256), a.type[1:])
+                    keys.append(a.value)
+                values.append(Pointer(keys.index(a.value)))
+            launches.add_kernel(load(self.owner, code[p.symbol]), (p.programs(),), [a.type for a in p.args], values)
+        pointers = tuple([memory[k].ptr for k in keys])
+        spoiler = buffers.empty(self.flush, self.owner.index, stream, "measurement") if self.flush else None
+        times: list[float] = []
+        for run in range(1 + RUNS):
+            start, end = Event(enable_timing=True), Event(enable_timing=True)
+            if spoiler is not None:
+                buffers.fill(spoiler, run, stream)
+            start.record(stream)
+            launches.run(stream, pointers)
+            end.record(stream)
+            end.synchronize()
+            if run:  # the first one loads code and fills caches
+                times.append(start.elapsed_time(end) / 1e3)
+                if len(times) >= 3 and times[-1] > LONG:
+                    break
+        return statistics.median(times)
+
+    def filled(self, nbytes: int, kind: str) -> DeviceBuffer:
+        """Memory with numbers between -1 and 1; zeros for integers, which may be indices."""
+        whole = buffers.empty(nbytes, self.owner.index, tag="measurement")
+        if kind not in _NUMBERS:
+            buffers.fill(whole, 0)
+            return whole
+        dt = np.dtype(_NUMBERS[kind])
+        piece = np.random.default_rng(0).uniform(-1, 1, min(1 << 20, -(-nbytes // dt.itemsize))).astype(np.float32)
+        data = (piece.view(np.uint32) >> 16).astype(np.uint16) if kind == "bf16" else piece.astype(dt)
+        done = min(data.nbytes, nbytes // dt.itemsize * dt.itemsize)
+        buffers.from_host(whole, data[:done // dt.itemsize])
+        while 0 < done < nbytes:
+            more = min(done, nbytes - done)
+            buffers.copy(whole.view(done, more), whole.view(0, more))
+            done += more
+        return whole
+
+
+_TUNERS: weakref.WeakKeyDictionary[Device, autotune.Tuner] = weakref.WeakKeyDictionary()  # a registry of this process
+
+
+def tuner_of(owner: Device, target: Target, compile: Compile | None = None) -> autotune.Tuner:
+    """The tuner of a device: choices last as long as the process, and on disk."""
+    found = _TUNERS.get(owner)
+    if found is None:
+        compile = compile or compiler.compiler(target).get
+        p = owner.properties
+        stamp = f"{p.name} {p.multi_processor_count} driver {owner.driver.version}"
+        found = _TUNERS[owner] = autotune.Tuner(target, Bench(owner, compile), stamp, compile)
+    return found
+
+
+__all__ = ["Bench", "tuner_of"]
