@@ -74,9 +74,9 @@ class CompiledFunction:
     """A callable that records and runs ``fn`` as one region per call; see :func:`compile`."""
 
     def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, budget: int = RECOMPILE_BUDGET, replay: int = 0,
-                 memory: float = 1.0):
+                 memory: float = 1.0, tune: bool = False):
         functools.update_wrapper(self, fn)
-        self._memory = memory
+        self._memory, self._tune = memory, tune
         self._fn, self._fullgraph, self._budget, self._audit_every = fn, fullgraph, budget, replay
         self._replay: Any = None  # made at the first call
         self._miss: Any = None
@@ -95,7 +95,7 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         fn = copy.deepcopy(self._fn, memo)  # a bound method follows its object, a plain function stays itself
-        return self if fn is self._fn else CompiledFunction(fn, self._fullgraph, self._budget, self._audit_every, self._memory)
+        return self if fn is self._fn else CompiledFunction(fn, *self._options())
 
     def __reduce__(self) -> Any:
         """A decorated function travels by its name, anything else as what it was made of."""
@@ -103,19 +103,21 @@ class CompiledFunction:
         found: Any = sys.modules.get(getattr(self, "__module__", ""))
         for part in name.split("."):
             found = getattr(found, part, None)
-        made_of = (self._fn, self._fullgraph, self._budget, self._audit_every, self._memory)
-        return name if found is self and name else (CompiledFunction, made_of)
+        return name if found is self and name else (CompiledFunction, (self._fn, *self._options()))
+
+    def _options(self) -> tuple[Any, ...]:
+        return self._fullgraph, self._budget, self._audit_every, self._memory, self._tune
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         st = recorder.state
         if st.hold or st.tracing:  # nested, or part of a sub-graph: the outer call owns the region
             return self._nested(st, args, kwargs)
         recorder.flush("enter")
-        st.budget = self._memory
+        st.budget, st.tune = self._memory, self._tune
         try:
             return self._replayed(st, args, kwargs) if self._audit_every else self._run(st, args, kwargs)
         finally:
-            st.budget = 1.0
+            st.budget, st.tune = 1.0, False
 
     def _run(self, st: Any, args: Any, kwargs: Any, learn: Any = None) -> Any:
         """Record the function and flush; ``learn(out)`` is called in between unless something was flushed before."""
@@ -230,6 +232,8 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
 
     ``fullgraph=True`` raises :class:`~graphc.errors.GraphBreakError` when a value is read inside. ``dynamic`` is
     accepted: sizes never need a recompilation decision, since each new shape re-plans by itself.
+    ``mode="max-autotune"`` measures block sizes on the device the first time a plan for one is built, and keeps what was
+    fastest on disk (see ``codegen/triton/autotune.py``); programs on the CPU are planned as always.
     ``mode="replay"`` skips the function's Python while nothing it can see has changed (see ``compile_replay.py``).
     ``options``: ``recompile_limit``, after how many recompiling calls a :class:`RecompileWarning` is given (8);
     ``audit_every``, how often replay mode runs the Python and compares (64); ``memory_budget``, as the argument.
@@ -250,9 +254,10 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
     budget = int(options.get("recompile_limit", RECOMPILE_BUDGET))
     replay = max(2, int(options.get("audit_every", AUDIT_EVERY))) if mode == "replay" else 0
     memory = float(options.get("memory_budget", 1.0) if memory_budget is None else memory_budget)
+    tune = mode is not None and mode.startswith("max-autotune")
     if not 0 <= memory <= 1:
         raise ValueError(f"memory_budget must lie between 0 and 1, got {memory}")
     if hasattr(model, "_compiled_call_impl") and not isinstance(model, type):  # a module, compiled in place
-        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget, replay, memory)
+        model._compiled_call_impl = CompiledFunction(model._call_impl, fullgraph, budget, replay, memory, tune)
         return model
-    return CompiledFunction(model, fullgraph, budget, replay, memory)
+    return CompiledFunction(model, fullgraph, budget, replay, memory, tune)

@@ -54,15 +54,25 @@ def build_plan(graph: Graph) -> Any:
 
         dump.emit("trace", graph)
     if on_devices(graph):
-        from ..runtime.cuda.region import RegionPlan
-
-        return RegionPlan(graph, build_plan)
+        return _region_plan(graph)
     optimised = run_passes(graph)
     if config.DUMP:
         from ..ir import dump
 
         dump.emit("plan", optimised)
     return Plan(graph, optimised)
+
+
+def _region_plan(graph: Graph) -> Any:
+    """The plan of a program over several devices."""
+    from ..runtime.cuda.region import RegionPlan
+
+    if not graph.tune:
+        return RegionPlan(graph, build_plan)
+    from .triton.autotune import wanting
+
+    with wanting():
+        return RegionPlan(graph, build_plan)
 
 
 def _native_program(graph: Graph) -> Any:

@@ -137,13 +137,15 @@ def leaf_value(av: Aval, buffer: Any) -> Value:
 class Graph:
     """A closed program. ``nodes`` are in topological order with consecutive slots; ``inputs`` are the slots of
     leaf and scalar nodes in binding order; ``outputs`` are slots. ``budget`` is the share of the bytes kept for backward
-    passes that its plan may use (see passes/recompute.py), part of what it is; ``figures`` what came of it."""
+    passes that its plan may use (see passes/recompute.py), part of what it is; ``figures`` what came of it.
+    ``tune``: whether a plan for a device is made of measured block sizes."""
 
-    __slots__ = ("nodes", "outputs", "budget", "figures", "_key")
+    __slots__ = ("nodes", "outputs", "budget", "tune", "figures", "_key")
 
     def __init__(self, nodes: list[Node], outputs: tuple[int, ...]):
         self.nodes, self.outputs = nodes, outputs
         self.budget = 1.0
+        self.tune = False
         self.figures: Any = None
         self._key: Any = None
 
@@ -163,7 +165,7 @@ class Graph:
     def key(self) -> tuple[Any, ...]:
         """Canonical structural key: equal keys mean the same program over leaves of the same avals."""
         if self._key is None:
-            self._key = (tuple((n.op, n.ins, n.attrs) for n in self.nodes), self.outputs, self.budget)
+            self._key = (tuple((n.op, n.ins, n.attrs) for n in self.nodes), self.outputs, self.budget, self.tune)
         return self._key
 
     def __eq__(self, other: object) -> bool:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import chain
-from operator import attrgetter
+from itertools import chain, repeat
+from operator import attrgetter, itemgetter, sub
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ class _State(threading.local):
         self.program = 0  # the depth of tracing at which the user's own code runs: autocast is for what it calls
         self.watch: Any = None  # the compiled call running in this thread: told of flushes and of new plans
         self.budget = 1.0  # share of the bytes kept for backward passes that plans may use
+        self.tune = False  # whether plans for a device are made of measured block sizes
         self.walks = 0  # >0: inside a backward walk
 
 
@@ -275,7 +277,13 @@ def _bind(reg: Region, v: Value) -> int:
             return slot
         if v.region is not None:
             _evaluate_foreign(v)
-        return _enter_leaf(reg, v)
+        node = reg.cursor.next  # _enter_leaf, without the call
+        if node is None or node.op is not LEAF or node.attrs[0] is not v.aval:
+            node = _advance(reg.cursor, LEAF, (), (v.aval,), ())
+        reg.cursor = node
+        reg.bindings.append(v)
+        reg.leaf_slots[v] = slot = node.slot
+        return slot
     if v.region is not None:
         _evaluate_foreign(v)
     return _bind_special(reg, v)
@@ -391,7 +399,7 @@ def flush(reason: str = "read") -> None:
         plans = end.plans = {}
     plan = None
     try:
-        key: Any = signature if state.budget == 1.0 else (signature, state.budget)
+        key: Any = signature if state.budget == 1.0 and not state.tune else (signature, state.budget, state.tune)
         plan = plans.get(key)
         if plan is None:
             plan = _find_plan(end, signature)
@@ -411,39 +419,47 @@ def drop_dead_writes(reg: Region) -> None:
     """Forget writes into tensors that only the log still holds (gradients clipped, used and dropped): nobody can see them, so
     they need no result."""
     writes = reg.writes
-    writes[:] = [w for w in writes if _count(w[0]) > _LOGGED]
+    if writes and min(map(_count, map(_first, writes))) <= _LOGGED:
+        writes[:] = [w for w, n in zip(writes, [*map(_count, map(_first, writes))]) if n > _LOGGED]
 
 
-def _unheld(reg: Region, donors: Sequence[int]) -> list[int]:
+def _holders(reg: Region, donors: Sequence[int]) -> tuple[list[Value], list[int], list[Any], list[int]]:
+    """Values of these bindings, how many hold each beyond the log of writes; their buffers, how many hold each. In columns: an
+    optimizer's step gives away hundreds. The log is read by ids, since a list of its values would hold them itself."""
+    written = Counter(map(id, map(_second, reg.writes)))
+    values = [reg.bindings[k] for k in donors]
+    held = [*map(sub, map(_count, values), map(written.get, map(id, values), repeat(0)))]
+    buffers = [*map(_buffer, values)]
+    return values, held, buffers, [*map(_count, buffers)]
+
+
+def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
     """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
-    written: dict[int, int] = {}
-    for key in [id(w[1]) for w in reg.writes]:  # ids: a loop variable would hold the last value itself
-        written[key] = written.get(key, 0) + 1
-    bindings, out = reg.bindings, []
-    for k in donors:
-        v = bindings[k]
-        more = _count(v) - _HELD
-        if more == written.get(id(v), 0) and v.__class__ is Value:
-            buffer = v.buffer
-            if _count(buffer) == 3 and buffer.flags.writeable:
-                out.append(k)
-    return out
+    values, held, buffers, shared = _holders(reg, donors)
+    n = len(donors)
+    if (held == [_HELD] * n and shared == [_BUFFER] * n and all(map(_writeable, buffers))
+            and all([v.__class__ is Value for v in values])):
+        return donors
+    return [k for k, v, h, b, c in zip(donors, values, held, buffers, shared)
+            if h == _HELD and c == _BUFFER and v.__class__ is Value and b.flags.writeable]
 
 
 _count = sys.getrefcount
+_first, _second, _buffer, _writeable = itemgetter(0), itemgetter(1), attrgetter("buffer"), attrgetter("flags.writeable")
 
 
-def _held_by_region() -> int:
-    """Reference count :func:`_unheld` sees of a value only its region holds (it differs between Python versions)."""
+def _held_by_region() -> tuple[int, int]:
+    """Reference counts :func:`_holders` sees of a value only its region holds, and of its buffer (they differ between Python
+    versions)."""
     reg = Region()
-    reg.bindings.append(leaf_value(scalar_aval(float64), None))
+    reg.bindings.append(leaf_value(scalar_aval(float64), np.zeros(())))
     reg.leaf_slots[reg.bindings[0]] = 0
-    v = reg.bindings[0]
-    return _count(v)
+    _, held, _, shared = _holders(reg, (0,))
+    return held[0], shared[0]
 
 
-_HELD = _held_by_region()
-_LOGGED = [_count(w[0]) for w in [(object(), None)]][0]  # reference count of what only a tuple of a list holds
+_HELD, _BUFFER = _held_by_region()
+_LOGGED = min(map(_count, map(_first, [(object(), None)])))  # reference count of what only a tuple of a list holds
 
 
 def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:
@@ -459,13 +475,13 @@ def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:
 
 def known_plan(end: Node, signature: tuple[int, ...]) -> Any:
     """The plan of the region that ends at ``end`` with these live slots, or None if it was not run yet."""
-    key: Any = signature if state.budget == 1.0 else (signature, state.budget)
+    key: Any = signature if state.budget == 1.0 and not state.tune else (signature, state.budget, state.tune)
     return None if end.plans is None else end.plans.get(key)
 
 
 def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
     graph = region_graph(end, signature)
-    graph.budget = state.budget
+    graph.budget, graph.tune = state.budget, state.tune
     key = graph.key()
     plan = PLANS.get(key)
     if plan is None:
