@@ -9,7 +9,7 @@ Query heads share a key head in groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ SUPPORTED = (float32, float16, bfloat16)
 MAX_DEPTH = 128  # elements of a head
 
 
-NAMES = ("sdpa", "sdpa_backward")
+NAMES = ("sdpa", "sdpa_backward", "scored_attention", "scored_attention_backward")
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,21 @@ def problem_of(attrs: Any, ins: Sequence[Aval], masks: int, views: Sequence[View
                    tuple([(name, v) for name, v in zip("qkv", views) if v is not None]))
 
 
-class _Text:
+class Text:
     """Lines of one attention kernel."""
 
     def __init__(self, p: Problem, t: Tile):
         self.p, self.t = p, t
         self.lines: list[str] = []
+        self.helpers: set[str] = set()
         reach = [v.offset + sum(abs(x) for x in v.strides) * max(p.queries, p.keys, *p.lead) for _, v in p.views]
         self.big = max(max(p.heads * p.queries, p.heads * p.keys) * max(p.depth, p.value_depth), *reach, 0) + (1 << 16) >= WIDE
         self.dot = ', input_precision="tf32x3"' if p.dt is float32 else ""
         self.plain = p.mask is None or p.mask_dtype is bool_  # nothing is added to the scores
-        self.scaled = LOG2E * p.scale
+        self.scaled = repr(LOG2E * p.scale)
+        self.unscaled = repr(p.scale)  # what gradients of the scores are multiplied by
+        self.empty = "0.0"  # the result of rows without any key
+        self.may_be_empty = p.mask is not None  # also in blocks that need no test
         self.late = self.plain and p.scale > 0  # the scale is applied together with the maximum, in one fma
 
     def line(self, text: str, depth: int = 1) -> None:
@@ -163,13 +167,14 @@ class _Text:
             rest = f"({rest} // {p.lead[d]})"
         self.line(f"plane = mask{''.join(' + ' + x for x in parts)}", depth)
 
-    def scores(self, transposed: bool, masked: bool, depth: int) -> None:
-        """s: scores in units of log2 (unscaled where ``late``), -inf where masked; (queries, keys) or transposed."""
+    def scores(self, transposed: bool, masked: bool, depth: int) -> bool:
+        """s: scores in units of log2, -inf where masked; (queries, keys) or transposed. Returns whether the scale is still
+        to be applied."""
         p, t = self.p, self.t
         rows, cols = ("x[None, :]", "y[:, None]") if transposed else ("x[:, None]", "y[None, :]")
         self.line(f"s = tl.dot(tk, tl.trans(tq){self.dot})" if transposed else f"s = tl.dot(tq, tl.trans(tk){self.dot})", depth)
         if not self.late:
-            self.line(f"s = s * {self.scaled!r}", depth)
+            self.line(f"s = s * {self.scaled}", depth)
         if p.mask is not None:
             at = "".join(f" + {text}{'' if stride == 1 else f' * {stride}'}" for text, n, stride in (
                 (rows, p.mask[-2], p.mask[-1]), (cols, p.mask[-1], 1)) if n != 1)
@@ -187,10 +192,56 @@ class _Text:
             conds += [f"({cols} <= {rows})"] if p.causal else []
             if conds:
                 self.line(f's = tl.where({" & ".join(conds)}, s, float("-inf"))', depth)
+        return self.late
 
-    def exponent(self, shift: str) -> str:
+    def exponent(self, shift: str, late: bool) -> str:
         """exp2 of the scores minus a row value."""
-        return f"tl.exp2(tl.fma(s, {self.scaled!r}, -{shift}))" if self.late else f"tl.exp2(s - {shift})"
+        return f"tl.exp2(tl.fma(s, {self.scaled}, -{shift}))" if late else f"tl.exp2(s - {shift})"
+
+    def prepare(self, depth: int = 1) -> None:
+        """What is computed once the head ``h`` is known."""
+        self.mask_base(depth)
+
+    def slope(self, transposed: bool, masked: bool, depth: int) -> None:
+        """``change``, the gradient of what the softmax reads, becomes that of the unscaled scores."""
+
+    def turned(self, name: str) -> None:
+        """Give a factor of the scores the sign of the scale, where that is only known at run time."""
+
+    def put_shift(self) -> None:
+        """Store what the backward pass subtracts from a row's scores."""
+        number = f"(tl.where(some, top, 0.0) + tl.log2(tl.where(some, total, 1.0))) * {math.log(2)!r}"
+        self.put_row("lse", f'tl.where(some, {number}, float("-inf"))')
+
+    def shift(self, depth: int = 1) -> None:
+        """Load it."""
+        self.row("shift", "lse", depth)
+        self.line(f'shift = tl.where(shift == float("-inf"), 0.0, shift * {LOG2E!r})', depth)
+
+    def prob(self, side: str, late: bool, masked: bool) -> str:
+        """Probabilities from the scores; ``side`` makes a row's number broadcast."""
+        return self.exponent(f"shift{side}", late)
+
+    def finish_head(self, depth: int) -> None:
+        """What follows the loops over a head's queries."""
+
+    def finish_rows(self) -> None:
+        """What follows the loops over a block's keys in the backward pass."""
+
+    def extra_pointers(self, keys: Sequence[Any]) -> list[tuple[str, dtype, Any]]:
+        """Pointers behind those every kernel has."""
+        return [("mask", self.p.mask_dtype, keys[0])] if self.p.mask_dtype is not None else []
+
+    def query_loops(self, depth: int, body: Any) -> None:
+        """Loops over the blocks of queries that see the block of keys."""
+        p, t = self.p, self.t
+        if p.causal:
+            first = f"tl.minimum(tl.cdiv((pn + 1) * {t.y} - 1, {t.x}) * {t.x}, lq)"
+            self.line(f"first = {first}  # from here on no key is masked", depth)
+            self.line(f"for m0 in range(pn * {t.y} // {t.x} * {t.x}, first, {t.x}):", depth)
+            body(True, depth + 1)
+        self.line(f"for m0 in range({'first' if p.causal else '0'}, lq, {t.x}):", depth)
+        body(False, depth + 1)
 
     def key_loops(self, body: Any) -> None:
         """Loops over blocks of keys: those that need no test, then the others. ``body(masked, depth)`` prints one step."""
@@ -218,7 +269,8 @@ class _Text:
         heads = p.heads if name != "attention_keys" else p.heads // p.group
         kind = ", causal" if p.causal else ""
         doc = [f"Attention of {p.heads} heads, {p.queries} queries, {p.keys} keys, depth {p.depth}{kind}."]
-        return assemble("k_" + name, doc, self.lines, args, [], [rows, (heads, 1)], self.t.warps, set(), stages=self.t.stages)
+        return assemble("k_" + name, doc, self.lines, args, [], [rows, (heads, 1)], self.t.warps, self.helpers,
+                        stages=self.t.stages)
 
     def start_queries(self) -> None:
         """Which queries a program owns; causal ones with the most keys first."""
@@ -229,7 +281,7 @@ class _Text:
         self.line(f"g = h // {self.p.group}" if self.p.group > 1 else "g = h")
         self.line(f"x = pm * {t.x} + tl.arange(0, {t.x})")
         self.ranges()
-        self.mask_base()
+        self.prepare()
 
     def ranges(self) -> None:
         self.line(f"d, e = tl.arange(0, {pow2(self.p.depth)}), tl.arange(0, {pow2(self.p.value_depth)})")
@@ -253,12 +305,17 @@ class _Text:
         self.line(f"tl.store({pointer} + h * lq + x, {text}{mask})")
 
 
-def forward(p: Problem, keys: Sequence[Any], out: Any, lse: Any, tile: Tile | None = None) -> Printed:
-    """out and log-sum-exp; ``keys``: memory of q, k, v[, mask]."""
+Writer = Callable[[Problem, Tile], Text]
+
+
+def forward(p: Problem, keys: Sequence[Any], out: Any, lse: Any, tile: Tile | None = None,
+            text: Writer | None = None) -> Printed:
+    """out and log-sum-exp; ``keys``: memory of q, k, v[, mask or extras]."""
     t = tile or tile_of("forward", p.dt, max(p.depth, p.value_depth))
-    w = _Text(p, t)
+    w = (text or Text)(p, t)
     w.start_queries()
     w.query("tq", "q", "d")
+    w.turned("tq")
     w.line(f'top = tl.full(({t.x},), float("-inf"), tl.float32)')
     w.line(f"total = tl.zeros(({t.x},), tl.float32)")
     w.line(f"acc = tl.zeros(({t.x}, {pow2(p.value_depth)}), tl.float32)")
@@ -266,13 +323,13 @@ def forward(p: Problem, keys: Sequence[Any], out: Any, lse: Any, tile: Tile | No
     def step(masked: bool, depth: int) -> None:
         w.line(f"y = n0 + tl.arange(0, {t.y})", depth)
         w.key("tk", "k", "d", depth)
-        w.scores(False, masked, depth)
-        best = f"tl.max(s, 1) * {w.scaled!r}" if w.late else "tl.max(s, 1)"
+        late = w.scores(False, masked, depth)
+        best = f"tl.max(s, 1) * {w.scaled}" if late else "tl.max(s, 1)"
         w.line(f"new = tl.maximum(top, {best})", depth)
-        if masked or p.mask is not None:  # a row may have nothing yet
+        if masked or w.may_be_empty:  # a row may have nothing yet
             w.line('safe = tl.where(new == float("-inf"), 0.0, new)', depth)
-        shift = "safe" if masked or p.mask is not None else "new"
-        w.line(f"e2 = {w.exponent(f'{shift}[:, None]')}", depth)
+        shift = "safe" if masked or w.may_be_empty else "new"
+        w.line(f"e2 = {w.exponent(f'{shift}[:, None]', late)}", depth)
         w.line(f"back = tl.exp2(top - {shift})", depth)
         w.line("total = total * back + tl.sum(e2, 1)", depth)
         w.key("tv", "v", "e", depth)
@@ -280,53 +337,53 @@ def forward(p: Problem, keys: Sequence[Any], out: Any, lse: Any, tile: Tile | No
         w.line("top = new", depth)
 
     w.key_loops(step)
-    w.line("some = total != 0  # rows without any key give zeros")
-    w.put("o", "h", "x", "lq", "e", "acc / tl.where(some, total, 1.0)[:, None]")
-    w.put_row("lse", f'tl.where(some, (tl.where(some, top, 0.0) + tl.log2(tl.where(some, total, 1.0))) * {math.log(2)!r}, '
-                     'float("-inf"))')
-    pointers = [("q", p.dt, keys[0]), ("k", p.dt, keys[1]), ("v", p.dt, keys[2]), *_mask(p, keys),
+    w.line(f"some = total != 0  # rows without any key give {'zeros' if w.empty == '0.0' else 'NaN'}")
+    w.put("o", "h", "x", "lq", "e", f"acc / tl.where(some, total, {'1.0' if w.empty == '0.0' else w.empty})[:, None]")
+    w.put_shift()
+    pointers = [("q", p.dt, keys[0]), ("k", p.dt, keys[1]), ("v", p.dt, keys[2]), *w.extra_pointers(keys[3:]),
                 ("o", p.dt, out), ("lse", float32, lse)]
     return w.finish("attention", pointers, t.x)
 
 
-def _mask(p: Problem, keys: Sequence[Any]) -> list[tuple[str, dtype, Any]]:
-    return [("mask", p.mask_dtype, keys[-1])] if p.mask_dtype is not None else []
-
-
-def backward_queries(p: Problem, keys: Sequence[Any], dq: Any, delta: Any, tile: Tile | None = None) -> Printed:
-    """The gradient of q, and rowsum(dO * O) for the other kernel; ``keys``: q, k, v, out, lse, cotangent[, mask]."""
+def backward_queries(p: Problem, keys: Sequence[Any], dq: Any, delta: Any, tile: Tile | None = None,
+                     text: Writer | None = None) -> Printed:
+    """The gradient of q, and rowsum(dO * O) for the other kernel; ``keys``: q, k, v, out, lse, cotangent[, mask or extras]."""
     t = tile or tile_of("queries", p.dt, max(p.depth, p.value_depth))
-    w = _Text(p, t)
+    w = (text or Text)(p, t)
     w.start_queries()
     w.query("tq", "q", "d")
     w.query("tg", "go", "e")
     w.query("to", "o", "e")
     w.line("sums = tl.sum(tg.to(tl.float32) * to.to(tl.float32), 1)")
     w.put_row("delta", "sums")
-    w.row("shift", "lse")
-    w.line(f'shift = tl.where(shift == float("-inf"), 0.0, shift * {LOG2E!r})')
+    w.shift()
+    w.turned("tq")
     w.line(f"acc = tl.zeros(({t.x}, {pow2(p.depth)}), tl.float32)")
 
     def step(masked: bool, depth: int) -> None:
         w.line(f"y = n0 + tl.arange(0, {t.y})", depth)
         w.key("tk", "k", "d", depth)
         w.key("tv", "v", "e", depth)
-        w.scores(False, masked, depth)
-        w.line(f"prob = {w.exponent('shift[:, None]')}", depth)
+        late = w.scores(False, masked, depth)
+        w.line(f"prob = {w.prob('[:, None]', late, masked)}", depth)
         w.line(f"change = prob * (tl.dot(tg, tl.trans(tv){w.dot}) - sums[:, None])", depth)
+        w.slope(False, masked, depth)
         w.line(f"acc = tl.dot(change.to(tk.dtype), tk, acc{w.dot})", depth)
 
     w.key_loops(step)
-    w.put("dq", "h", "x", "lq", "d", f"acc * {p.scale!r}")
+    w.finish_rows()
+    w.put("dq", "h", "x", "lq", "d", f"acc * {w.unscaled}")
     pointers = [("q", p.dt, keys[0]), ("k", p.dt, keys[1]), ("v", p.dt, keys[2]), ("o", p.dt, keys[3]),
-                ("lse", float32, keys[4]), ("go", p.dt, keys[5]), *_mask(p, keys), ("dq", p.dt, dq), ("delta", float32, delta)]
+                ("lse", float32, keys[4]), ("go", p.dt, keys[5]), *w.extra_pointers(keys[6:]), ("dq", p.dt, dq),
+                ("delta", float32, delta)]
     return w.finish("attention_queries", pointers, t.x)
 
 
-def backward_keys(p: Problem, keys: Sequence[Any], dk: Any, dv: Any, delta: Any, tile: Tile | None = None) -> Printed:
+def backward_keys(p: Problem, keys: Sequence[Any], dk: Any, dv: Any, delta: Any, tile: Tile | None = None,
+                  text: Writer | None = None) -> Printed:
     """The gradients of k and v, summed over the query heads of a group; ``keys`` as for :func:`backward_queries`."""
     t = tile or tile_of("keys", p.dt, max(p.depth, p.value_depth))
-    w = _Text(p, t)
+    w = (text or Text)(p, t)
     w.line(f"tiles = tl.cdiv(ls, {t.y})")
     w.line("pn = tl.program_id(0) % tiles")
     w.line(f"g = (tl.program_id(0) // tiles){'.to(tl.int64)' if w.big else ''}")
@@ -341,31 +398,28 @@ def backward_keys(p: Problem, keys: Sequence[Any], dk: Any, dv: Any, delta: Any,
         w.line(f"for member in range({p.group}):")
         depth = 2
     w.line(f"h = g * {p.group} + member" if p.group > 1 else "h = g", depth)
-    w.mask_base(depth)
+    w.prepare(depth)
 
     def step(masked: bool, depth: int) -> None:
         w.line(f"x = m0 + tl.arange(0, {t.x})", depth)
         w.query("tq", "q", "d", depth)
         w.query("tg", "go", "e", depth)
-        w.row("shift", "lse", depth)
+        w.shift(depth)
         w.row("sums", "delta", depth)
-        w.line(f'shift = tl.where(shift == float("-inf"), 0.0, shift * {LOG2E!r})', depth)
-        w.scores(True, masked, depth)
-        w.line(f"prob = {w.exponent('shift[None, :]')}", depth)
+        late = w.scores(True, masked, depth)
+        w.line(f"prob = {w.prob('[None, :]', late, masked)}", depth)
         w.line(f"acc_v = tl.dot(prob.to(tg.dtype), tg, acc_v{w.dot})", depth)
         w.line(f"change = prob * (tl.dot(tv, tl.trans(tg){w.dot}) - sums[None, :])", depth)
+        w.slope(True, masked, depth)
         w.line(f"acc_k = tl.dot(change.to(tq.dtype), tq, acc_k{w.dot})", depth)
 
-    if p.causal:
-        w.line(f"first = tl.minimum(tl.cdiv((pn + 1) * {t.y} - 1, {t.x}) * {t.x}, lq)  # from here on no key is masked", depth)
-        w.line(f"for m0 in range(pn * {t.y} // {t.x} * {t.x}, first, {t.x}):", depth)
-        step(True, depth + 1)
-    w.line(f"for m0 in range({'first' if p.causal else '0'}, lq, {t.x}):", depth)
-    step(False, depth + 1)
-    w.put("dk", "g", "y", "ls", "d", f"acc_k * {p.scale!r}")
+    w.query_loops(depth, step)
+    w.finish_head(depth)
+    w.put("dk", "g", "y", "ls", "d", f"acc_k * {w.unscaled}")
     w.put("dv", "g", "y", "ls", "e", "acc_v")
     pointers = [("q", p.dt, keys[0]), ("k", p.dt, keys[1]), ("v", p.dt, keys[2]), ("lse", float32, keys[4]),
-                ("go", p.dt, keys[5]), *_mask(p, keys), ("delta", float32, delta), ("dk", p.dt, dk), ("dv", p.dt, dv)]
+                ("go", p.dt, keys[5]), *w.extra_pointers(keys[6:]), ("delta", float32, delta), ("dk", p.dt, dk),
+                ("dv", p.dt, dv)]
     return w.finish("attention_keys", pointers, t.y)
 
 

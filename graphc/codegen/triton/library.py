@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import attention, order, scan, scatter
+from . import attention, order, scan, scatter, scored
 from .library_row import Library, Made
 
 
@@ -15,6 +15,7 @@ def library_kernels(x: Library) -> list[Made] | None:
 
 _ROWS: dict[str, Callable[[Library], list[Made] | None]] = {
     "take_put": scatter.take_put, "scatter": scatter.scatter, "sdpa": attention.sdpa, "sdpa_backward": attention.sdpa_backward,
+    "scored_attention": scored.scored, "scored_attention_backward": scored.scored_backward,
     "scan": scan.scan, "sort": order.sort, "topk": order.topk, "searchsorted": order.searchsorted}
 
 __all__ = ["Library", "Made", "library_kernels"]

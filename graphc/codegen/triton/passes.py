@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
-from ...ir.node import Graph, GraphBuilder, Node
+from ...ir.composites.scored_attention import SCORED, SCORED_BACKWARD
+from ...ir.node import Aval, Graph, GraphBuilder, Node
 from ...ir.optable import OPS
 from ...ir.passes import PASSES
+from ...ir.passes.attention import recognise_attention
 from ...ir.passes.expand import expand_composites, expansion
+from ...ir.passes.narrow import narrow
 from ..split import split_node
 from ..split import wanted as wanted_everywhere
 from . import attention
@@ -24,12 +27,21 @@ _MASK_AT = {"sdpa": 3, "sdpa_backward": 6}
 def gpu_passes(graph: Graph) -> Graph:
     """All passes in their order."""
     for p in PASSES:
+        if p is narrow:
+            graph = recognise_attention(graph, _has_attention_kernel)
         graph = expand_rest(graph) if p is expand_composites else p(graph)
     return graph
 
 
+def _has_attention_kernel(q: Aval, k: Aval, v: Aval) -> bool:
+    """Whether the attention kernels take these operands."""
+    return attention.problem_of((False, 1.0, False), (q, k, v), 0) is not None
+
+
 def is_kept(node: Node) -> bool:
     """Whether a composite has a kernel for these operands."""
+    if node.op in (SCORED, SCORED_BACKWARD):  # made for these operands
+        return True
     at = _MASK_AT.get(node.op.name)  # type: ignore[union-attr]
     return at is not None and attention.problem_of(node.attrs, node.in_avals, len(node.ins) - at) is not None
 

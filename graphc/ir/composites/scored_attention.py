@@ -7,7 +7,9 @@ Shapes: q (..., Hq, L, E), k (..., Hk, S, E), v (..., Hk, S, Ev), Hq a multiple 
 become the softmax's input: ``x = masks(body(q k^T))``. Its graphs take tiles of the scores' full shape in float32 and the
 *extras*: arrays, numbers, masks in memory that the code reads.
 
-Rows whose scores are all -inf are NaN, as they are in plain code (and unlike in ``sdpa``).
+Rows whose scores are all -inf are NaN, as they are in plain code (and unlike in ``sdpa``). For the backward pass a row's
+maximum and the logarithm of its sum are kept apart: where every score is a mask's large finite number, their sum would be
+that number alone. (Kernels keep both in units of log2; nobody else reads them.)
 """
 from __future__ import annotations
 
@@ -65,11 +67,11 @@ def _scores(q: Value, k: Value) -> Value:
 
 def _infer(attrs: Any, q: Aval, k: Aval, v: Aval, *extras: Aval) -> tuple[Aval, ...]:
     rows = q.shape[:-1]
-    return aval((*rows, v.shape[-1]), q.dtype, q.device), aval((*rows, 1), float32, q.device)
+    return aval((*rows, v.shape[-1]), q.dtype, q.device), aval((*rows, 2), float32, q.device)
 
 
 def _forward(attrs: Any, q: Value, k: Value, v: Value, *extras: Value) -> tuple[Value, ...]:
-    """(output, log-sum-exp of every row of the softmax's input)."""
+    """(output, maximum and logarithm of the sum of every row)."""
     (r,) = attrs
     x, _ = _softmax_input(r, _scores(q, k), _own(r, extras))
     last = (x.aval.ndim - 1,)
@@ -77,16 +79,17 @@ def _forward(attrs: Any, q: Value, k: Value, v: Value, *extras: Value) -> tuple[
     e = P.exp(P.sub(x, top))
     total = P.sum(e, last, True)
     out = P.matmul(P.div(e, total), wide(repeat_heads(v, group_size(q, v))))
-    return P.cast(out, q.aval.dtype), P.add(P.log(total), top)
+    return P.cast(out, q.aval.dtype), P.concat((top, P.log(total)), last[0])
 
 
-def _backward(attrs: Any, q: Value, k: Value, v: Value, out: Value, lse: Value, g: Value, *extras: Value) -> tuple[Value, ...]:
+def _backward(attrs: Any, q: Value, k: Value, v: Value, out: Value, rows: Value, g: Value, *extras: Value) -> tuple[Value, ...]:
     """Gradients of q, k and v."""
     (r,) = attrs
     extras, n, gw = _own(r, extras), group_size(q, k), wide(g)
     score = _scores(q, k)
     x, masks = _softmax_input(r, score, extras)
-    p = P.exp(P.sub(x, lse))
+    last = x.aval.ndim - 1
+    p = P.exp(P.sub(P.sub(x, P.narrow(rows, last, 0, 1)), P.narrow(rows, last, 1, 1)))
     delta = P.sum(P.mul(gw, wide(out)), (g.aval.ndim - 1,), True)
     dx = P.mul(p, P.sub(P.matmul(gw, P.transpose(wide(repeat_heads(v, n)))), delta))
     (ds,) = inline(r.slope, (score, dx, *masks, *extras))  # type: ignore[arg-type]
@@ -102,9 +105,9 @@ def _backward_infer(attrs: Any, q: Aval, k: Aval, v: Aval, *rest: Aval) -> tuple
 
 SCORED = Composite("scored_attention", attrs=("recipe",), infer=_infer, expand=_forward, vjp=None, saves=(), samples=list,
                    n_out=2, kind="contract", kernel_tag="attention",
-                   doc="Attention with pointwise code on the scores; ins q, k, v, *extras; outs output, log-sum-exp (rows, 1).")
+                   doc="Attention with pointwise code on the scores; ins q, k, v, *extras; outs output, (rows, 2).")
 SCORED_BACKWARD = Composite("scored_attention_backward", attrs=("recipe",), infer=_backward_infer, expand=_backward, vjp=None,
                             saves=(), samples=list, n_out=3, kind="contract",
-                            doc="Gradients of scored_attention; ins q, k, v, out, lse, cotangent, *extras.")
+                            doc="Gradients of scored_attention; ins q, k, v, out, rows, cotangent, *extras.")
 
 __all__ = ["SCORED", "SCORED_BACKWARD", "Recipe"]

@@ -262,10 +262,19 @@ class Matcher:
             if kind == "max":
                 return alg.symbol(alg.M) if isinstance(x, alg.Log) and not x.rows else None
             return self.total(x) if kind == "add" and not isinstance(x, alg.Log) else None
+        if name == "where":
+            return self.guarded(node)
         ins = [self.factor(s, av.shape) for s in node.ins]
         if any(i is None for i in ins) or not (self.is_matrix(node.slot) or self.is_row(av.shape)):
             return None
         return _pointwise(name, ins)
+
+    def guarded(self, node: Node) -> Any:
+        """``where(isinf(m), 0, m)``, which logsumexp writes for the maximum m: infinite ones give NaN either way."""
+        test, top = self.look.producer[node.ins[0]], alg.symbol(alg.M)
+        if test.op is not OPS["isinf"] or self.look.constant(node.ins[1]) != 0:
+            return None
+        return top if self.value.get(test.ins[0]) == top == self.value.get(node.ins[2]) else None
 
     def total(self, x: Any) -> Any:
         """The sum of a row."""

@@ -104,6 +104,9 @@ class Writing:
     def build(self, root: int, tiles: Sequence[tuple[Aval, tuple[int, ...]]]) -> Graph:
         """The graph of ``root`` over tiles (aval, the slots it stands for) and all extras; root -1: the second tile."""
         b, have = self.leaves(tiles)
+        for m in self.masks if len(tiles) > 1 else ():  # the tile is the mask as it is applied
+            if m.negated:
+                have[m.slot] = b.emit(OPS["logical_not"], (have[m.slot],))
         out = self.copy(b, have, root) if root >= 0 else 1
         if b.avals[out].dtype is not float32:
             raise Refused
