@@ -274,8 +274,8 @@ class Lowering:
     def node(self, node: Node) -> list[Step]:
         """A node that is no loop code."""
         name = node.op.name  # type: ignore[union-attr]
-        if any(a.size == 0 for a in node.avals):
-            return []
+        if any(a.size == 0 for a in node.avals):  # nothing to do, unless some other result has elements
+            return [Host(node)] if any(a.size for a in node.avals) else []
         if name == "contract" and not node.avals[0].dtype.is_complex and math.prod(
                 [node.in_avals[0].shape[d] for d in node.attrs[2]]):
             return self.plain_product(node)

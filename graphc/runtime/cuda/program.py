@@ -298,6 +298,9 @@ class Program:
             if k in self.scalars:
                 operands.append(np.asarray(values[k], av.dtype.np))
                 continue
+            if not av.size:
+                operands.append(np.empty(av.shape, av.dtype.np))
+                continue
             key, start, strides = self.place_of(slot)
             flat = np.empty(self.avals[key].shape, av.dtype.np).reshape(-1)
             buffers.to_host(self.memory_of(key, memory), flat, stream)
