@@ -276,6 +276,23 @@ class _Stack(Constraint):
         return ops.stack([c.check(value.select(self.dim, i)) for i, c in enumerate(self.cseq)], self.dim)
 
 
+class MixtureSameFamilyConstraint(Constraint):
+    """``base_constraint`` for every component of a mixture; those are the dimension before the events."""
+
+    def __init__(self, base_constraint: Constraint):
+        if not isinstance(base_constraint, Constraint):
+            raise AssertionError(f"base_constraint must be a Constraint, got {type(base_constraint).__name__}")
+        self.base_constraint = base_constraint
+        self.is_discrete, self.event_dim = base_constraint.is_discrete, base_constraint.event_dim
+
+    def check(self, value: Tensor) -> Tensor:
+        ok = self.base_constraint.check(value.unsqueeze(-1 - self.event_dim))
+        return ok.reshape((*ok.shape[:ok.ndim - self.event_dim], -1)).all(-1)
+
+    def __repr__(self) -> str:
+        return f"MixtureSameFamilyConstraint({self.base_constraint!r})"
+
+
 def is_dependent(constraint: Constraint) -> bool:
     """Whether the constraint can only be checked through an instance."""
     return isinstance(constraint, _Dependent)

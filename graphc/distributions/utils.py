@@ -62,6 +62,28 @@ def sum_rightmost(value: Any, dims: int) -> Any:
     return value if dims == 0 else value.reshape(tuple(value.shape[:value.ndim - dims]) + (-1,)).sum(-1)
 
 
+def tril_matrix_to_vec(mat: Tensor, diag: int = 0) -> Tensor:
+    """The elements on and below diagonal ``diag`` of square matrices (*, n, n), row by row, as vectors."""
+    n = mat.shape[-1]
+    if not -n <= diag < n:
+        raise ValueError(f"diag ({diag}) provided is outside [{-n}, {n - 1}].")
+    rows, cols = ops.tril_indices(n, n, diag)
+    return mat[..., rows, cols]
+
+
+def vec_to_tril_matrix(vec: Tensor, diag: int = 0) -> Tensor:
+    """The inverse of :func:`tril_matrix_to_vec`: zeros above."""
+    size = vec.shape[-1]
+    n = (-(1 + 2 * diag) + math.sqrt((1 + 2 * diag) ** 2 + 8 * size + 4 * abs(diag) * (diag + 1))) / 2
+    if not round(n) - n == 0:
+        raise ValueError(f"The size of last dimension is {size} which cannot be expressed as the lower triangular part of a "
+                         f"square D x D matrix.")
+    out = vec.new_zeros((*vec.shape[:-1], round(n), round(n)))
+    rows, cols = ops.tril_indices(round(n), round(n), diag)
+    out[..., rows, cols] = vec
+    return out
+
+
 def positive_uniform(shape: Any, like: Tensor) -> Tensor:
     """Uniform in (0, 1): never zero, so that its logarithm is finite."""
     return ops.rand(tuple(shape), dtype=like.dtype, device=like.device).clamp(min=finfo_of(like).tiny)

@@ -13,6 +13,11 @@ SIMPLEX = [[0.2, 0.5, 0.3], [0.1, 0.1, 0.8], [0.25, 0.5, 0.25]]
 ONE_HOT = [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
 TRIL = [[[1.2, 0.0, 0.0], [0.4, 0.7, 0.0], [-0.3, 0.2, 1.5]]] * 3
 
+FACTOR = [[[0.5, 0.1], [-0.3, 1.2], [0.8, 0.4]], [[1.0, 0.0], [0.2, 0.3], [-0.6, 0.9]], [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]]
+CORR_TRIL = [[[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, -0.6, 0.8]]] * 3
+PD = [[[2.0, 0.3, -0.1], [0.3, 1.5, 0.2], [-0.1, 0.2, 0.8]]] * 3
+DF = [3.5, 4.4, 7.0]
+
 CASES: list[Case] = [
     ("Normal", lambda d, a, b: d.Normal(a, b), [[0.5, -1.0, 2.0], POS], V),
     ("Uniform", lambda d, a, b: d.Uniform(a, b), [[-2.0, -3.0, 1.0], [0.7, 2.0, 4.0]], V),
@@ -53,6 +58,15 @@ CASES: list[Case] = [
     ("MultivariateNormal precision", lambda d, a, b: d.MultivariateNormal(a, precision_matrix=b @ b.mT), [ROWS, TRIL], ROWS),
     ("FisherSnedecor", lambda d, a, b: d.FisherSnedecor(a, b), [[3.5, 1.7, 6.0], [9.0, 12.0, 9.5]], [0.1, 2.0, 0.7]),
     ("VonMises", lambda d, a, b: d.VonMises(a, b), [V, [0.4, 1.7, 80.0]], V),
+    ("LowRankMultivariateNormal", lambda d, a, w, b: d.LowRankMultivariateNormal(a, w, b), [ROWS, FACTOR, ROWS], ROWS),
+    ("ContinuousBernoulli probs", lambda d, a: d.ContinuousBernoulli(a), [[0.2, 0.4995, 0.9]], UNIT),
+    ("ContinuousBernoulli logits", lambda d, a: d.ContinuousBernoulli(logits=a), [[0.3, -1.2, 0.001]], UNIT),
+    ("GeneralizedPareto", lambda d, a, b, c: d.GeneralizedPareto(a, b, c), [[0.5, -1.0, 0.2], POS, [0.1, 0.02, -0.3]],
+     [0.7, 2.0, 5.0]),
+    ("LKJCholesky", lambda d, a: d.LKJCholesky(3, a), [POS], CORR_TRIL),
+    ("Wishart scale_tril", lambda d, n, b: d.Wishart(n, scale_tril=b.tril()), [DF, TRIL], PD),
+    ("Wishart covariance", lambda d, n, b: d.Wishart(n, b @ b.mT), [DF, TRIL], PD),
+    ("Wishart precision", lambda d, n, b: d.Wishart(n, precision_matrix=b @ b.mT), [DF, TRIL], PD),
     ("Independent", lambda d, a, b: d.Independent(d.Normal(a, b), 1), [ROWS, ROWS], ROWS),
     ("TransformedDistribution", lambda d, a, b: d.TransformedDistribution(
         d.Normal(a, b), [d.TanhTransform(), d.AffineTransform(1.0, 2.0)]), [[0.5, -1.0, 2.0], POS], [0.5, 1.2, 2.5]),
@@ -64,7 +78,8 @@ KL: list[tuple[str, Any, Any, list[Any]]] = [
     (name, make, make, params) for name, make, params, _ in CASES
     if name.split()[0] not in ("StudentT", "NegativeBinomial", "Multinomial", "HalfCauchy", "Weibull", "Kumaraswamy",
                                "LogisticNormal", "RelaxedBernoulli", "RelaxedOneHotCategorical", "MixtureSameFamily",
-                               "InverseGamma", "Uniform", "Pareto", "FisherSnedecor", "VonMises")]
+                               "InverseGamma", "Uniform", "Pareto", "FisherSnedecor", "VonMises",
+                               "GeneralizedPareto", "LKJCholesky", "Wishart", "LowRankMultivariateNormal", "ContinuousBernoulli")]
 KL += [
     ("Uniform Uniform", lambda d, a, b: d.Uniform(a, b), lambda d, a, b: d.Uniform(a - 0.3, b + 0.2), [[-2.0, -3.0], [0.7, 2.0]]),
     ("Uniform outside", lambda d, a, b: d.Uniform(a, b), lambda d, a, b: d.Uniform(a + 0.3, b + 0.2), [[-2.0, -3.0], [0.7, 2.0]]),
@@ -78,4 +93,36 @@ KL += [
     ("Exponential Gamma", lambda d, b: d.Exponential(b), lambda d, b: d.Gamma(b * 2, b + 1), [POS]),
     ("Gamma Exponential", lambda d, b: d.Gamma(b + 1, b * 2), lambda d, b: d.Exponential(b), [POS]),
     ("Normal Uniform", lambda d, a, b: d.Normal(a, b), lambda d, a, b: d.Uniform(a, a + b), [V, POS]),
+    ("Normal Gumbel", lambda d, a, b: d.Normal(a, b), lambda d, a, b: d.Gumbel(a + 0.5, b * 2), [V, POS]),
+    ("Gumbel Normal", lambda d, a, b: d.Gumbel(a, b), lambda d, a, b: d.Normal(a + 0.5, b * 2), [V, POS]),
+    ("Exponential Gumbel", lambda d, a, b: d.Exponential(b), lambda d, a, b: d.Gumbel(a + 0.5, b * 2), [V, POS]),
+    ("Gamma Gumbel", lambda d, a, b: d.Gamma(b + 1, b), lambda d, a, b: d.Gumbel(a + 0.5, b * 2), [V, POS]),
+    ("Uniform Gumbel", lambda d, a, b: d.Uniform(a, a + b), lambda d, a, b: d.Gumbel(a + 0.5, b * 2), [V, POS]),
+    ("Bernoulli Poisson", lambda d, a, b: d.Bernoulli(a), lambda d, a, b: d.Poisson(b), [UNIT, POS]),
+    ("Beta Exponential", lambda d, a, b: d.Beta(a, b), lambda d, a, b: d.Exponential(a + b), [POS, DF]),
+    ("Beta Gamma", lambda d, a, b: d.Beta(a, b), lambda d, a, b: d.Gamma(a + b, b), [POS, DF]),
+    ("Beta Uniform", lambda d, a, b: d.Beta(a, b), lambda d, a, b: d.Uniform(-a, b), [POS, DF]),
+    ("Beta Uniform outside", lambda d, a, b: d.Beta(a, b), lambda d, a, b: d.Uniform(a * 0.1, b), [POS, DF]),
+    ("Beta ContinuousBernoulli", lambda d, a, b: d.Beta(b, b + 1), lambda d, a, b: d.ContinuousBernoulli(a), [UNIT, POS]),
+    ("ContinuousBernoulli", lambda d, a, b: d.ContinuousBernoulli(a), lambda d, a, b: d.ContinuousBernoulli(a * 0.7), [UNIT, POS]),
+    ("ContinuousBernoulli Exponential", lambda d, a, b: d.ContinuousBernoulli(a), lambda d, a, b: d.Exponential(b), [UNIT, POS]),
+    ("ContinuousBernoulli Normal", lambda d, a, b: d.ContinuousBernoulli(a), lambda d, a, b: d.Normal(a, b), [UNIT, POS]),
+    ("ContinuousBernoulli Uniform", lambda d, a, b: d.ContinuousBernoulli(a), lambda d, a, b: d.Uniform(-b, b + 1), [UNIT, POS]),
+    ("ContinuousBernoulli Pareto", lambda d, a, b: d.ContinuousBernoulli(a), lambda d, a, b: d.Pareto(b, b), [UNIT, POS]),
+    ("Normal ContinuousBernoulli", lambda d, a, b: d.Normal(a, b), lambda d, a, b: d.ContinuousBernoulli(a), [UNIT, POS]),
+    ("Pareto Exponential", lambda d, a, b: d.Pareto(a, b), lambda d, a, b: d.Exponential(a), [POS, [0.8, 3.0, 4.0]]),
+    ("Pareto Gamma", lambda d, a, b: d.Pareto(a, b), lambda d, a, b: d.Gamma(a, b), [POS, [0.8, 3.0, 4.0]]),
+    ("Pareto Normal", lambda d, a, b: d.Pareto(a, b), lambda d, a, b: d.Normal(a, b), [POS, [1.8, 3.0, 4.0]]),
+    ("Uniform Beta", lambda d, a, b: d.Uniform(a * 0.5, a), lambda d, a, b: d.Beta(b, b + 1), [UNIT, POS]),
+    ("Uniform Beta outside", lambda d, a, b: d.Uniform(a, a + 2), lambda d, a, b: d.Beta(b, b + 1), [UNIT, POS]),
+    ("Uniform ContinuousBernoulli", lambda d, a, b: d.Uniform(a * 0.5, a), lambda d, a, b: d.ContinuousBernoulli(a), [UNIT, POS]),
+    ("Uniform Exponential", lambda d, a, b: d.Uniform(a, a + b), lambda d, a, b: d.Exponential(b), [[0.3, -1.0, 2.0], POS]),
+    ("Uniform Gamma", lambda d, a, b: d.Uniform(a, a + b), lambda d, a, b: d.Gamma(a + b, b), [UNIT, POS]),
+    ("Uniform Pareto", lambda d, a, b: d.Uniform(a + b, a + 2 * b), lambda d, a, b: d.Pareto(b, a), [UNIT, POS]),
+    ("LowRank LowRank", lambda d, a, w, b: d.LowRankMultivariateNormal(a, w, b),
+     lambda d, a, w, b: d.LowRankMultivariateNormal(a * 2, w + 0.1, b + 0.5), [ROWS, FACTOR, ROWS]),
+    ("LowRank Multivariate", lambda d, a, w, b: d.LowRankMultivariateNormal(a, w, a),
+     lambda d, a, w, b: d.MultivariateNormal(a * 2, scale_tril=b.tril()), [ROWS, FACTOR, TRIL]),
+    ("Multivariate LowRank", lambda d, a, w, b: d.MultivariateNormal(a * 2, scale_tril=b.tril()),
+     lambda d, a, w, b: d.LowRankMultivariateNormal(a, w, a), [ROWS, FACTOR, TRIL]),
 ]

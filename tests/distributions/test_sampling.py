@@ -139,3 +139,30 @@ def test_seed_repeats_draws() -> None:
             graphc.manual_seed(3)
             draws.append(to_numpy(d.sample((3,))))
         np.testing.assert_array_equal(*draws)
+
+
+@pytest.mark.parametrize("pair", ["Wishart", "LowRankMultivariateNormal"])
+def test_divergence_is_the_mean_log_ratio(pair: str) -> None:
+    """KL(p || q) = E_p[log p - log q]. (torch 2.13 sums the degrees of freedom of a batch of Wisharts as if of one event.)"""
+    graphc.manual_seed(3)
+    case = next(c for c in CASES if c[0].startswith(pair))
+    p = case[1](D, *[graphc.tensor(x, dtype=graphc.float64) for x in case[2]])
+    q = case[1](D, *[graphc.tensor(x, dtype=graphc.float64) * 1.2 for x in case[2]])
+    x = p.sample((40000,))
+    draws = to_numpy(p.log_prob(x) - q.log_prob(x))
+    error = draws.std(0) / np.sqrt(len(draws))
+    assert (np.abs(draws.mean(0) - to_numpy(D.kl_divergence(p, q))) < 4.5 * error).all() and (error < 0.05).all()
+
+
+def test_generalized_pareto_is_exponential_at_zero() -> None:
+    """Values and the derivative in the concentration go through c = 0 without a step."""
+    x, slopes = graphc.tensor([0.2, 1.5], dtype=graphc.float64), []
+    for c in (-1e-4, 0.0, 1e-4):
+        leaf = graphc.tensor(c, dtype=graphc.float64, requires_grad=True)
+        d = D.GeneralizedPareto(graphc.tensor(0.0, dtype=graphc.float64), 2.0, leaf)
+        d.log_prob(x).sum().backward()
+        slopes.append(float(leaf.grad))
+        want = D.Exponential(graphc.tensor(0.5, dtype=graphc.float64))
+        for name in ("log_prob", "cdf"):
+            np.testing.assert_allclose(to_numpy(getattr(d, name)(x)), to_numpy(getattr(want, name)(x)), rtol=0, atol=1e-4)
+    assert slopes[0] < slopes[1] < slopes[2] and abs(slopes[2] - slopes[0]) < 1e-3

@@ -1,0 +1,4 @@
+"""PyTorch's module of :class:`LogisticNormal`."""
+from .derived import LogisticNormal
+
+__all__ = ["LogisticNormal"]

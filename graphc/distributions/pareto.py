@@ -1,0 +1,4 @@
+"""PyTorch's module of :class:`Pareto`."""
+from .derived import Pareto
+
+__all__ = ["Pareto"]
