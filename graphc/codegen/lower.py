@@ -413,6 +413,11 @@ def split_axis(k: Kernel, d: int, size: int) -> Kernel:
     return _rewritten(k, ext, k.kept + (d < k.kept), new)
 
 
+def permute_axes(k: Kernel, order: Sequence[int]) -> Kernel:
+    """The kernel with its axes in another order; kept axes stay in front."""
+    return _rewritten(k, tuple([k.extents[d] for d in order]), k.kept, {d: index.var(i) for i, d in enumerate(order)})
+
+
 def _ordered(k: Kernel) -> Kernel:
     """Axes of size 1 dropped; the others from large to small strides of the largest access, kept and reduced apart."""
     loads, stores = [s.attr for s in k.stmts if s.op == "load"], [st.access for st in k.stores]

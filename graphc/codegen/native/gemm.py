@@ -10,9 +10,9 @@ from ...dtypes import dtype
 from ..loop_ir import Kernel
 from .gemm_dots import dots
 from .gemm_kernel import DTYPES, fused_kernel, product_kernel
-from .gemm_operand import Operand
+from .gemm_operand import Operand, touched
 from .gemm_pack import pack_kernel, sum_kernel
-from .jobs import Job
+from .jobs import Job, Space, kernel_space
 
 TASKS = 16  # a product is cut in at least so many tasks where it has them
 MIN_PART = 1024  # steps of k worth a part of their own
@@ -67,15 +67,35 @@ def gemm_jobs(dt: dtype | str, batch: tuple[int, ...], m: int, n: int, k: int, a
     jobs: list[Job] = []
     if pack_b(p, b, span):
         b, b_panel = _pack(p, jobs, b, "b", (b.row, b.col), n, span, min(p.width, span)), k * span
+        read = [_read(p, b, (-(-n // span) * span * k, 1))]
     else:
-        b_panel = span * b.col
+        b_panel, read = span * b.col, [_read(p, b, (k, b.row), (n, b.col))]
     if pack_a(p, a):
         a, a_tile = _pack(p, jobs, a, "a", (a.col, a.row), m, rows, min(p.width, rows)), k * rows
+        read.append(_read(p, a, (-(-m // rows) * rows * k, 1)))
     else:
         a_tile = rows * a.row
+        read.append(_read(p, a, (m, a.row), (k, a.col)))
     packed = "float32" if name in ("bfloat16", "float16") else name
-    jobs += _product(p, packed, rows, vectors, a, a_tile, b, b_panel, epilogue)
-    return jobs
+    made = _product(p, packed, rows, vectors, a, a_tile, b, b_panel, epilogue)
+    if len(made) == 1:
+        made[0].matrices, made[0].spaces = p.matrices, (*read, *_written(p, made[0], epilogue))
+    return [*jobs, *made]
+
+
+def _read(p: _Problem, x: Operand, *axes: tuple[int, int]) -> Space:
+    """What a product reads of an operand: in every matrix ``axes`` (size, stride)."""
+    return touched(x.key, p.itemsize, x.offset, [*zip(p.batch, x.batch), *axes], len(p.batch))
+
+
+def _written(p: _Problem, job: Job, epilogue: Kernel | None) -> list[Space]:
+    """What a product writes: partial sums and the result, or what its epilogue touches."""
+    axes = [(p.matrices, p.m * p.n), (p.m * p.n, 1)]
+    out = [touched(key, p.itemsize, 0, axes, 1) for key in job.own]
+    if epilogue is None:
+        return [*out, touched(p.out, DTYPES[p.dt].itemsize, 0, axes, 1)]
+    product = next(b for b in epilogue.reads if epilogue.buffers[b].slot == p.out)
+    return [*out, kernel_space(epilogue, len(epilogue.extents) - 1, product)]
 
 
 def takes_epilogue(dt: dtype, batch: tuple[int, ...], m: int, n: int, k: int, vector_bits: int) -> bool:
@@ -126,7 +146,11 @@ def _pack(p: _Problem, jobs: list[Job], x: Operand, which: str, strides: tuple[i
     words = (length, p.k, across, along, x.offset, span, panels, chunk, math.prod(sizes), len(sizes),
              *_axes(sizes, tuple([x.batch[d] for d in live])))
     total = per * math.prod(sizes)
-    jobs.append(Job(symbol, text, [x.key, key], words, {x.key}, {key}, work=total // 4, own={key: total * p.itemsize}))
+    axes = [*[(p.batch[d], x.batch[d]) for d in live], (length, across), (p.k, along)]
+    spaces = (touched(x.key, DTYPES[p.dt].itemsize, x.offset, axes, len(live)),
+              touched(key, p.itemsize, 0, [(math.prod(sizes), per), (per, 1)], 1))
+    jobs.append(Job(symbol, text, [x.key, key], words, {x.key}, {key}, work=total // 4, own={key: total * p.itemsize},
+                    spaces=spaces))
     at, step = [0] * len(p.batch), per
     for d in reversed(live):
         at[d], step = step, step * p.batch[d]
@@ -149,7 +173,7 @@ def _product(p: _Problem, dt: str, rows: int, vectors: int, a: Operand, a_tile: 
              b.offset, b_panel, b.row, len(p.batch), *_axes(p.batch, a.batch, b.batch))
     own = {key: parts * p.size * p.itemsize} if needs_sums else {}
     if epilogue is not None:
-        symbol, text, numbers = fused_kernel(dt, rows, vectors, p.bits, epilogue, p.out)  # type: ignore[arg-type]
+        symbol, text, numbers, streams = fused_kernel(dt, rows, vectors, p.bits, epilogue, p.out)  # type: ignore[arg-type]
         names: list[Any] = [x.slot for x in epilogue.buffers]
         product = next(i for i in epilogue.reads if names[i] == p.out)
         reads = {names[i] for i in epilogue.reads if i != product}
@@ -157,7 +181,8 @@ def _product(p: _Problem, dt: str, rows: int, vectors: int, a: Operand, a_tile: 
         names[product] = a.key  # never followed
         sums: Hashable = key if needs_sums else a.key
         return [Job(symbol, text, [a.key, b.key, a.key, sums, *names, "err", "scratch"], (*numbers, *words),
-                    {a.key, b.key, *reads}, writes, own=own, work=p.size * p.k // 4, epilogue=epilogue)]
+                    {a.key, b.key, *reads}, writes, own=own, work=p.size * p.k // 4, epilogue=epilogue,
+                    streams=streams)]
     symbol, text = product_kernel(dt, p.acc if split else p.dt, rows, vectors, p.bits)
     jobs = [Job(symbol, text, [a.key, b.key, to, key if needs_sums else to], words, {a.key, b.key}, {to}, own=own,
                 work=p.size * p.k // 4)]

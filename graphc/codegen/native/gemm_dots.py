@@ -10,7 +10,7 @@ from ..index import Ix
 from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from .gemm_operand import Operand
-from .jobs import Job
+from .jobs import Job, kernel_space
 from .kernel import print_kernel
 
 
@@ -37,7 +37,7 @@ def dots(dt: dtype, extents: tuple[int, ...], a: Operand, b: Operand, out: Hasha
     k = tidy(Kernel("k_dots", extents, len(kept), (*reads, Buf(out, dt, math.prod(kept))), tuple(stmts), (store,)))  # type: ignore
     p = print_kernel(k, bits)
     return Job(p.symbol, p.text, [*[x.slot for x in k.buffers], "err", "scratch"], p.numbers, {a.key, b.key}, {out}, p.scratch,
-               2 * p.work)
+               2 * p.work, spaces=(kernel_space(k, p.leading),), matrices=math.prod(extents[:nb]), streams=p.streams)
 
 
 def _extent(x: Operand, sizes: tuple[int, ...]) -> int:

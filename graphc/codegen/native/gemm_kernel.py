@@ -68,16 +68,18 @@ def product_kernel(dt: str, out: str, rows: int, vectors: int, bits: int) -> tup
     return symbol, module([_Product(symbol, dt, out, rows, vectors, bits).f])
 
 
-def fused_kernel(dt: str, rows: int, vectors: int, bits: int, k: Kernel, slot: int) -> tuple[str, str, tuple[int, ...]]:
-    """(symbol, text, numbers) of a product whose tiles pass through ``k``, which reads the product as ``slot``. Argument
-    block: A, B, unused, partial sums; the pointers of ``k``'s buffers, error block and scratch; ``numbers``; then WORDS."""
+def fused_kernel(dt: str, rows: int, vectors: int, bits: int, k: Kernel,
+                 slot: int) -> tuple[str, str, tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """(symbol, text, numbers, streams) of a product whose tiles pass through ``k``, which reads the product as ``slot``.
+    Argument block: A, B, unused, partial sums; the pointers of ``k``'s buffers, error block and scratch; ``numbers``; WORDS."""
     width = bits // (8 * byte_size(register_scalar(dt)))
     e = Epilogue(k, slot, width * vectors, bits, "EPILOGUE")
     words = len(k.buffers) + 2 + len(e.numbers)
     body = module([_Product("KERNEL", dt, dt, rows, vectors, bits, words).f, e.f], vmath.definitions(e.f.helpers))
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
     symbol = f"mm_{dt}_{rows}x{vectors}_{k.name.split('_', 1)[-1][:32]}_{digest}"
-    return symbol, body.replace("@KERNEL(", f"@{symbol}(").replace("@EPILOGUE(", f"@{symbol}_tile("), tuple(e.numbers)
+    text = body.replace("@KERNEL(", f"@{symbol}(").replace("@EPILOGUE(", f"@{symbol}_tile(")
+    return symbol, text, tuple(e.numbers), e.streams_of()
 
 
 class _Product:

@@ -5,13 +5,14 @@ Memory is named by *keys*: a slot of the graph, or any other hashable for buffer
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...ir.node import Node
+from ..index import Ix
 from ..loop_ir import Kernel, stage_of, to_text
 from .llvm import Function, module
 
@@ -25,6 +26,22 @@ class Cursor(NamedTuple):
     key: Key
     start: int
     step: int
+
+
+class Space(NamedTuple):
+    """Memory that a job touches: (key, bytes of an element, index over ``extents``). The job called as thread b of n, where n
+    is a product of leading axes (of the first ``leading`` ones), does the b-th n-th of the points in C order."""
+
+    extents: tuple[int, ...]
+    leading: int
+    accesses: tuple[tuple[Key, int, Ix], ...]
+
+
+def kernel_space(k: Kernel, leading: int, unused: int = -1) -> Space:
+    """What a loop kernel touches; buffer ``unused`` is never followed."""
+    loads = [s.attr for s in k.stmts if s.op == "load" and s.attr.buffer != unused]
+    return Space(k.extents, leading, tuple([(k.buffers[a.buffer].slot, k.buffers[a.buffer].dtype.itemsize, a.ix)
+                                            for a in (*loads, *[st.access for st in k.stores])]))
 
 
 @dataclass
@@ -43,6 +60,18 @@ class Job:
     kernel: Kernel | None = None
     own: dict[Key, int] = field(default_factory=dict)  # buffers of its own: bytes
     epilogue: Kernel | None = None  # what a product's tiles pass through on their way to memory
+    spaces: tuple[Space, ...] = ()  # how its work divides, if it can be called slice by slice
+    matrices: int = 0  # how many independent products it computes
+    streams: tuple[tuple[Key, int], ...] = ()  # (buffer, number that says whether stores to it go past the caches)
+
+    @property
+    def name(self) -> str:
+        """Short form."""
+        return self.symbol.rsplit("_", 1)[0]
+
+    def parts(self) -> list[Job]:
+        """The jobs it is made of, and itself."""
+        return [self]
 
     @property
     def label(self) -> str:
@@ -50,6 +79,11 @@ class Job:
         if self.epilogue is not None:
             return f"{self.symbol}, its tiles through {to_text(self.epilogue)}"
         return self.symbol if self.kernel is None else to_text(self.kernel)
+
+
+def parts_of(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, each after those it is made of."""
+    return [part for j in jobs for part in j.parts()]
 
 
 @dataclass
@@ -168,6 +202,37 @@ def _bump() -> str:
     return module([f])
 
 
+def _pipeline() -> str:
+    """Run a list of jobs slice by slice: args = (area, template, bytes of it, bytes of a thread's area, table of (word, offset,
+    step), count, table of (function, offset of its block), count, slices). Each thread has a copy of all argument blocks at
+    the start of its area; before slice b, every ``word`` of it is set to the area's address + offset - b * step."""
+    f = Function("gc_pipeline")
+    area, template, size, stride = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2), f.arg(3)
+    moves, n_moves, calls, n_calls, slices = f.arg(4, "ptr"), f.arg(5), f.arg(6, "ptr"), f.arg(7), f.arg(8)
+    base = f.at("i8", area, f.mul(stride, "%tid"))
+    start = f.let(f"ptrtoint ptr {base} to i64")
+    lo, hi = f.share(slices)
+    with f.when(f.cmp("slt", "i64", lo, hi)):
+        f.call("llvm.memcpy.p0.p0.i64", "void", ("ptr", base), ("ptr", template), ("i64", size), ("i1", "false"))
+
+    def one(b: str) -> None:
+        def move(i: str) -> None:
+            row = f.at("i64", moves, f.mul(i, "3"))
+            word, offset, step = (f.load("i64", f.at("i64", row, str(k))) for k in range(3))
+            f.store("i64", f.sub(f.add(start, offset), f.mul(b, step)), f.at("i64", base, word))
+
+        def call(i: str) -> None:
+            row = f.at("i64", calls, f.mul(i, "2"))
+            function, offset = f.load("ptr", row), f.load("i64", f.at("i64", row, "1"))
+            f.emit(f"call void {function}(ptr {f.at('i8', base, offset)}, i64 {b}, i64 {slices})")
+
+        f.loop("0", n_moves, move)
+        f.loop("0", n_calls, call)
+
+    f.loop(lo, hi, one)
+    return module([f])
+
+
 def _copy() -> str:
     """Copy bytes, shared among threads: args = (to, from, bytes)."""
     f = Function("gc_copy")
@@ -178,4 +243,4 @@ def _copy() -> str:
     return module([f])
 
 
-SUPPORT = {"gc_patch": _patch(), "gc_reset": _reset(), "gc_bump": _bump(), "gc_copy": _copy()}
+SUPPORT = {"gc_patch": _patch(), "gc_reset": _reset(), "gc_bump": _bump(), "gc_copy": _copy(), "gc_pipeline": _pipeline()}

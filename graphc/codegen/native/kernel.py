@@ -44,6 +44,8 @@ class Printed:
     scratch: int  # bytes per thread
     checks: bool  # may report an index error
     work: int  # points, for deciding whether threads are worth waking
+    leading: int = 0  # kept axes that are outermost in the order of tasks
+    streams: tuple[tuple[int, int], ...] = ()  # see Job
 
 
 class Printer(Reductions):
@@ -270,7 +272,7 @@ def finished(p: Printer) -> Printed:
     symbol = f"{tail}_{digest}"
     scratch = scratch_elements(k) * 8 * len(p.spill)
     return Printed(symbol, body.replace("@KERNEL(", f"@{symbol}("), tuple(p.numbers), scratch,
-                   any(s.op == "check" for s in k.stmts), math.prod(k.extents))
+                   any(s.op == "check" for s in k.stmts), math.prod(k.extents), p.leading, p.streams_of())
 
 
 __all__ = ["Printed", "Printer", "choose_vector_axis", "philox", "print_kernel"]

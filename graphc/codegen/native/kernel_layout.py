@@ -48,6 +48,7 @@ class Layout:
         self.f = Function("KERNEL")
         self.numbers: list[int] = []
         self.named: dict[tuple[object, ...], str] = {}
+        self.flag_at: dict[tuple[object, ...], int] = {}  # truth values among the numbers
         self.vaxis = choose_vector_axis(k)
         self.across = second_axis(k, self.vaxis)
         wide = all(b.dtype.itemsize == 8 for b in k.buffers) or any(s.dtype is float64 for s in k.stmts)
@@ -71,6 +72,16 @@ class Layout:
             self.tiled = [i for i, s in enumerate(k.stmts) if s.op == "load" and self.is_transposed(s.attr)]
             if len(k.stmts) - len(self.tiled) > TILE_STATEMENTS:
                 self.tiled = []
+
+    @property
+    def leading(self) -> int:
+        """How many of the kept axes are the outermost ones of the tasks that threads share."""
+        return min([self.k.kept, *[d for d in (self.vaxis, self.across) if d is not None]])
+
+    def streams_of(self) -> tuple[tuple[int, int], ...]:
+        """(slot, number that says whether stores to it go past the caches)."""
+        return tuple([(self.k.buffers[self.k.stores[key[1]].access.buffer].slot, at)  # type: ignore[call-overload]
+                      for key, at in self.flag_at.items() if key[0] == "stream"])
 
     @property
     def row_mode(self) -> bool:
@@ -161,6 +172,7 @@ class Layout:
         """A run-time truth value (0 or 1), the same for every use of ``key``."""
         found = self.named.get(key)
         if found is None:
+            self.flag_at[key] = len(self.numbers)
             found = self.named[key] = self.number(int(on), fixed=False)
         return found
 

@@ -6,7 +6,7 @@ from typing import Any
 from ...errors import CompileError
 from ...ir.location import format_location
 from ..loop_ir import Kernel
-from .jobs import Job
+from .jobs import Job, kernel_space
 from .kernel import print_kernel
 
 
@@ -18,7 +18,8 @@ def kernel_job(k: Kernel, vector_bits: int) -> Job:
         raise CompileError(f"kernel {k.name}: no native code for {error}{where(k)}") from error
     slots: list[Any] = [b.slot for b in k.buffers]
     return Job(p.symbol, p.text, [*slots, "err", "scratch"], p.numbers, {k.buffers[b].slot for b in k.reads},
-               {k.buffers[b].slot for b in k.writes}, p.scratch, p.work * max(1, len(k.stmts) // 4), p.checks, k)
+               {k.buffers[b].slot for b in k.writes}, p.scratch, p.work * max(1, len(k.stmts) // 4), p.checks, k,
+               spaces=(kernel_space(k, p.leading),), streams=p.streams)
 
 
 def where(k: Kernel) -> str:

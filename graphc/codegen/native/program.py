@@ -30,7 +30,8 @@ from .. import memory as memory_plan
 from ..fuse import Schedule, schedule, total_bytes
 from ..split import split_reductions
 from ..verify import verify_schedule
-from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable
+from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable, parts_of
+from .pipeline import Pipeline, Pipelines, bytes_inside, local_keys, words
 from .printed import where
 from .select import Selector
 
@@ -61,7 +62,7 @@ class Program:
             verify_schedule(graph, self.schedule)
         self.avals = graph.slot_avals()
         self.inputs = graph.inputs
-        self.steps: list[Step] = Selector(graph, self.schedule).all()
+        self.steps: list[Step] = self.pipelined(Selector(graph, self.schedule).all())
         self.outputs = graph.outputs
         self.fallback: Callable[[list[Any]], list[Any]] | None = None
         self.place_scalars()
@@ -75,6 +76,11 @@ class Program:
     def base_of(self, key: Any) -> Any:
         """The key in memory that a view of a library call reads."""
         return self.schedule.views[key][0] if key in self.schedule.views else key
+
+    def pipelined(self, steps: list[Step]) -> list[Step]:
+        """The steps with those that share a batch axis run slice by slice."""
+        return Pipelines(steps, self.base_of, lambda x: self.avals[x].nbytes, self.graph.outputs, threads.get_num_threads(),
+                         jit.vector_bits()).all()
 
     def place_scalars(self) -> None:
         """One 8-byte cell per run-time scalar."""
@@ -197,14 +203,14 @@ class Program:
             self.address = jit.engine().functions(texts)
         except CompileError as error:
             for wave in self.native_waves():
-                for s in wave:
+                for s in parts_of(wave):
                     if s.symbol in str(error) and s.kernel is not None:
                         raise CompileError(f"{error}{where(s.kernel)}") from error
             raise
 
     def sources(self) -> dict[str, str]:
         """LLVM text of every kernel, by symbol."""
-        return {s.symbol: s.text for wave in self.native_waves() for s in wave}
+        return {s.symbol: s.text for wave in self.native_waves() for s in parts_of(wave)}
 
     def link(self) -> None:
         """Argument blocks and programs. Objects are numbered: array inputs, results, then library results."""
@@ -234,19 +240,20 @@ class Program:
                 self.stretches.append(Stretch([]))
             self.stretches[-1].waves.append(wave)  # type: ignore[union-attr, arg-type]
         self.blocks: dict[int, int] = {}  # id of a job -> first word of its argument block
-        words = 0
+        size = 0
         for native in self.native_waves():
-            for s in native:
-                self.blocks[id(s)] = words
-                words += len(s.pointers) + len(s.numbers) + 1
-        self.args = np.zeros(max(1, words), np.int64)
+            for s in parts_of(native):
+                self.blocks[id(s)] = size
+                size += words(s)
+        self.args = np.zeros(max(1, size), np.int64)
         self.arena_words: list[tuple[int, int]] = []
         self.homes: dict[Key, np.ndarray] = {}  # where a cursor's buffer address is kept
         self.arena_cells: list[tuple[np.ndarray, int]] = []
         for native in self.native_waves():
             scratch = self.scratch_at
             for s in native:
-                self.fill_block(s, scratch)
+                for part in s.parts():
+                    self.fill_block(part, scratch)
                 scratch += s.scratch * self.nthreads
         self.base = -1
         for st in self.stretches:
@@ -268,7 +275,8 @@ class Program:
             elif p in self.offsets:
                 self.arena_words.append((at + k, self.offsets[p]))
         n = len(s.pointers)
-        self.args[at + n:at + n + len(s.numbers)] = s.numbers
+        numbers = s.bind(self.args.ctypes.data, self.blocks, self.address) if isinstance(s, Pipeline) else s.numbers
+        self.args[at + n:at + n + len(numbers)] = numbers
 
     # -------------------------------------------------------------------------------------------------------- assembly
     def assemble(self, st: Stretch) -> None:
@@ -293,15 +301,16 @@ class Program:
         """One wave: count, flag, (function, argument block) pairs; notes which words to patch with object addresses."""
         base = self.args.ctypes.data
         parallel = self.nthreads > 1 and sum(s.work for s in jobs) >= PARALLEL_WORK
-        st.labels.append(" + ".join(s.symbol for s in jobs))
-        words = [len(jobs), int(parallel)]
+        st.labels.append(" + ".join(s.name if isinstance(s, Pipeline) else s.symbol for s in jobs))
+        out = [len(jobs), int(parallel)]
         for s in jobs:
-            at = self.blocks[id(s)]
-            for k, p in enumerate(s.pointers):
-                if p in self.object_of:
-                    st.patches.append((self.object_of[p], base + 8 * (at + k)))
-            words += [self.address[s.symbol], base + 8 * at]
-        return words
+            for part in s.parts():
+                at = self.blocks[id(part)]
+                for k, p in enumerate(part.pointers):
+                    if p in self.object_of:
+                        st.patches.append((self.object_of[p], base + 8 * (at + k)))
+            out += [self.address[s.symbol], base + 8 * self.blocks[id(s)]]
+        return out
 
     def assemble_loop(self, st: Stretch, loop: Loop, waves: list[list[int]]) -> None:
         """Reset of the cursors, jobs before, then every iteration (its waves, then the cursors move), jobs after."""
@@ -479,14 +488,18 @@ class Program:
             for s in wave:
                 if not isinstance(s, Job):
                     out.append(s.label)
-                elif s.symbol not in seen:
-                    seen.add(s.symbol)
-                    out.append(s.symbol.rsplit("_", 1)[0])
+                elif s.label not in seen and (isinstance(s, Pipeline) or s.symbol not in seen):
+                    seen |= {s.label, s.symbol}
+                    out.append(s.name)
         return out
+
+    def bytes_moved(self) -> int:
+        """Estimate: every buffer a kernel touches read or written once, but for what stays in the cache."""
+        return total_bytes(self.schedule) - bytes_inside(self.schedule, local_keys(self.steps))
 
     def to_text(self) -> str:
         """The plan as text: waves, kernels, memory."""
-        lines = [f"# {len(self.kernels())} kernels, about {total_bytes(self.schedule):,} bytes moved, "
+        lines = [f"# {len(self.kernels())} kernels, about {self.bytes_moved():,} bytes moved, "
                  f"{self.arena_bytes:,} bytes of intermediates"]
         for w, wave in enumerate(self.waves):
             lines += [f"wave {w}: {s.label}" for s in wave]
