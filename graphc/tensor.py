@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import dtypes
-from .device import CPU, device
+from .device import CPU, device, require
 from .dtypes import dtype
 from .errors import ArgumentTypeError, AutogradError, DTypeError, ShapeError
 from .ir import build as P
@@ -393,7 +393,8 @@ class Tensor(TensorInfo):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_leaf:
             raise AutogradError("Tensors with a grad_fn cannot be pickled; use detach()")
-        return _rebuild, (type(self), to_numpy(self), self.dtype.name, self.requires_grad, dict(self.__dict__))
+        where = () if self.is_cpu else (str(self.device),)
+        return _rebuild, (type(self), to_numpy(self), self.dtype.name, self.requires_grad, dict(self.__dict__), *where)
 
     if TYPE_CHECKING:  # installed by graphc.ops.methods
 
@@ -574,8 +575,6 @@ def accumulate_grad(t: Tensor, g: Value, create_graph: bool) -> None:
             new = fn(wrap(g))
             if new is not None:
                 g = value_of(new)
-    if g.aval.device is not t._v.aval.device:  # of a zero-dim host tensor that took part in work on a device
-        g = P.to_device(g, t._v.aval.device)
     have = t.grad
     if have is None:
         t._grad = wrap(g)
@@ -595,8 +594,9 @@ def accumulate_grad(t: Tensor, g: Value, create_graph: bool) -> None:
             fn(t)
 
 
-def _rebuild(cls: type, arr: np.ndarray, dtype_name: str, requires_grad: bool, attributes: dict[str, Any]) -> Any:
-    t = from_array(arr, cls=cls)
+def _rebuild(cls: type, arr: np.ndarray, dtype_name: str, requires_grad: bool, attributes: dict[str, Any],
+             where: str = "cpu") -> Any:
+    t = from_array(arr, cls=cls, dev=require(where))
     t.__dict__.update(attributes)
     if requires_grad:
         t.requires_grad_(True)

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..device import CPU
 from ..errors import AutogradError, ShapeError
 from ..ir import build as P
 from ..ir.marks import BEGIN, END
@@ -84,6 +85,8 @@ class Walk:
             if len(grads) != len(edges):  # type: ignore[arg-type]
                 raise AutogradError(f"{gn.name()} returned an incorrect number of gradients (expected "
                                     f"{len(edges)}, got {len(grads)})")  # type: ignore[arg-type]
+            if gn.node.avals[0].device is not CPU:
+                grads = _to_inputs(gn, grads)
             for edge, d in zip(edges, grads):  # type: ignore[arg-type]
                 if edge is not None and d is not None:
                     self.push(edge, d)
@@ -97,6 +100,14 @@ class Walk:
                     self.captured[gn, k] = gk
         elif gn in self.capture:
             self.captured[gn] = g
+
+
+def _to_inputs(gn: GradNode, grads: Sequence[Any]) -> Sequence[Any]:
+    """Gradients on the devices of their inputs: numbers of the host may take part in work on a device."""
+    ins = gn.node.in_avals
+    if len(ins) != len(grads) or all(a.device is ins[0].device for a in ins):
+        return grads
+    return [g if g is None else P.to_device(g, a.device) for g, a in zip(grads, ins)]
 
 
 def _call_rule(gn: GradNode, g: Any) -> Sequence[Any]:

@@ -84,7 +84,10 @@ def set_device(device: Any) -> None:
 
 def synchronize(device: Any = None) -> None:
     """Wait for everything sent to a device (default: the current one)."""
-    _devices.get(device).synchronize()
+    _devices.settle()
+    found = _devices.get(device)
+    found.synchronize()
+    found.check_faults()
 
 
 def get_device_properties(device: Any = None) -> _CudaDeviceProperties:

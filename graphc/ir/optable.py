@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import VerifyError
+from .infer import common_device
 from .node import Aval
 
 KINDS = ("leaf", "pointwise", "view", "reduce", "scan", "contract", "index", "sort", "random", "control", "opaque")
@@ -39,6 +40,8 @@ class Op:
 
     def infer_avals(self, attrs: Any, in_avals: tuple[Aval, ...]) -> tuple[Aval, ...]:
         """Output avals for these inputs; raises the user-facing error when they do not fit."""
+        if len(in_avals) > 1 and any(a.device is not in_avals[0].device for a in in_avals):
+            common_device(self.name, *in_avals)
         out = self.infer(attrs, *in_avals)
         return out if isinstance(out, tuple) else (out,)
 

@@ -91,7 +91,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 def _alpha(input: Tensor, p: float, mask_shape: tuple[int, ...], inplace: bool) -> Tensor:
     alpha = -1.7580993408473766
     v = _floating(input)
-    keep = P.ge(uniform_value(mask_shape, float32, None), number(p, float32))
+    keep = P.ge(P.to_device(uniform_value(mask_shape, float32, None), v.aval.device), number(p, float32))
     a = ((1 - p) * (1 + p * alpha**2)) ** -0.5 if p < 1 else 0.0
     dropped = P.where(P.expand(keep, v.aval.shape), v, P.full_like(v, alpha))
     dt = v.aval.dtype

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..device import CPU, require
+from ..device import require
 from ..dtypes import dtype as DType
 from ..dtypes import float32, float64, int64
 from ..errors import AutogradError
@@ -30,7 +30,7 @@ class Generator:
     """A stream of random numbers: 16 bytes of state (seed, offset)."""
 
     def __init__(self, device: Any = "cpu"):
-        self.device = require(device) if device != "cuda" else CPU
+        self.device = require(device)
         self._seed, self._offset = 67280421310721, 0
 
     def manual_seed(self, seed: int) -> Generator:
@@ -65,7 +65,7 @@ class Generator:
 
     def clone_state(self) -> Generator:
         """An independent generator at the same place."""
-        g = Generator()
+        g = Generator(self.device)
         g._seed, g._offset = self._seed, self._offset
         return g
 

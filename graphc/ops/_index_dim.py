@@ -71,7 +71,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, value: Any 
         sv = val(s)
         _same_dtype("scatter", v, sv)
     else:
-        sv = P.expand(number(s, v.aval.dtype), idx.aval.shape)
+        sv = P.expand(P.to_device(number(s, v.aval.dtype), v.aval.device), idx.aval.shape)
     if reduce not in (None, "add", "multiply"):
         raise AutogradError(f"reduce argument must be either add or multiply, got {reduce!r}; scatter_reduce has the others")
     return to_out(out, _combine(v, idx, sv, norm_dim(dim, v.aval.ndim), "set" if reduce is None else _MODES[reduce]))
@@ -186,7 +186,8 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
                          f"{x.aval.ndim} dimension(s).")
     base = v if v.aval.ndim else P.reshape(v, (1,))
     sh = (*base.aval.shape[:d], idx.aval.size, *base.aval.shape[d + 1:])
-    return wrap(P.reshape(P.take_put(base, idx, P.expand(to_dtype(x, v.aval.dtype), sh), d, "set"), v.aval.shape))
+    filler = P.expand(P.to_device(to_dtype(x, v.aval.dtype), v.aval.device), sh)
+    return wrap(P.reshape(P.take_put(base, idx, filler, d, "set"), v.aval.shape))
 
 
 def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:

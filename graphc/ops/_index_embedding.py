@@ -11,7 +11,7 @@ from ..errors import AutogradError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.recorder import apply, evaluated, state
+from ..ir.recorder import apply, fetched, state
 from ..tensor import Tensor, from_array, wrap
 from ._common import val
 
@@ -45,9 +45,9 @@ def _renorm_rows(weight: Tensor, idx: Value, max_norm: float, norm_type: float) 
     before, state.grad = state.grad, False
     try:
         w = val(weight)
-        dt, rows = w.aval.dtype, w.aval.shape[0]
+        dt, dev, rows = w.aval.dtype, w.aval.device, w.aval.shape[0]
         norm = norm_value(w, float(norm_type), (1,), True)
-        used = P.take_put(P.full((rows,), 0, int64), idx, P.full(idx.aval.shape, 1, int64), 0, "add")
+        used = P.take_put(P.full((rows,), 0, int64, dev), idx, P.full(idx.aval.shape, 1, int64, dev), 0, "add")
         over = P.bit_and(P.reshape(P.gt(used, 0), (rows, 1)), P.gt(norm, max_norm))
         weight._write(P.where(over, P.mul(w, P.div(P.full_like(norm, max_norm), P.add(norm, 1e-7))), w))
         assert w.aval.dtype is dt
@@ -89,7 +89,7 @@ def _bags_from_offsets(size: int, offsets: Tensor | None, include_last: bool) ->
         raise ValueError("offsets has to be a 1D Tensor but got None")
     if offsets.ndim != 1:
         raise ValueError("offsets has to be a 1D Tensor")
-    starts = np.asarray(evaluated(val(offsets)), np.int64)
+    starts = np.asarray(fetched(val(offsets)), np.int64)
     if starts.size and starts[0] != 0:
         raise AutogradError(f"offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0. "
                             f"However, got {starts[0]}")
@@ -105,7 +105,7 @@ def _bags(flat: Value, bags: np.ndarray, n: int, per: Value | None, weight: Tens
     padding_idx, max_norm, norm_type, by_freq = options
     e = val(embedding(wrap(flat), weight, padding_idx, max_norm, norm_type, by_freq))
     dt, width = e.aval.dtype, e.aval.shape[1]
-    which = from_array(bags)._v
+    which = from_array(bags, dev=e.aval.device)._v
     used = None
     if padding_idx is not None:
         used = P.unsqueeze(P.ne(flat, padding_idx % weight.shape[0]), 1)
@@ -118,17 +118,17 @@ def _bags(flat: Value, bags: np.ndarray, n: int, per: Value | None, weight: Tens
         e = P.mul(e, P.unsqueeze(P.cast(per, dt), 1))
     if used is not None:
         e = P.where(used, e, P.zeros_like(e))
-    out = P.take_put(P.full((n, width), 0, dt), which, e, 0, "add")
+    out = P.take_put(P.full((n, width), 0, dt, e.aval.device), which, e, 0, "add")
     if mode == "mean":
-        ones = P.full((flat.aval.size, 1), 1, dt) if used is None else P.cast(used, dt)
-        out = P.div(out, P.maximum(P.take_put(P.full((n, 1), 0, dt), which, ones, 0, "add"), 1))
+        ones = P.full((flat.aval.size, 1), 1, dt, e.aval.device) if used is None else P.cast(used, dt)
+        out = P.div(out, P.maximum(P.take_put(P.full((n, 1), 0, dt, e.aval.device), which, ones, 0, "add"), 1))
     return wrap(out)
 
 
 def _bag_max(e: Value, which: Value, n: int) -> Value:
     """Largest of each bag; equal maxima share the gradient."""
     rows, width = e.aval.shape
-    base = P.full((n, width), -math.inf, e.aval.dtype)
+    base = P.full((n, width), -math.inf, e.aval.dtype, e.aval.device)
     if rows == 0:
         return base
     return apply(OPS["scatter_reduce"], (base, P.expand(P.unsqueeze(which, 1), (rows, width)), e), (0, "max"))
@@ -142,7 +142,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes == -1:
         if v.aval.size == 0:
             raise AutogradError("Can not infer total number of classes from empty tensor.")
-        arr = evaluated(v)
+        arr = fetched(v)
         if arr.min() < 0:
             raise AutogradError("Class values must be non-negative.")
         num_classes = int(arr.max()) + 1

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..device import device
 from ..dtypes import bool_, int64, uint8
 from ..errors import DTypeError, ShapeError
 from ..ir import build as P
-from ..ir.infer import broadcast_shapes
+from ..ir.infer import broadcast_shapes, common_device
 from ..ir.node import Value
-from ..ir.recorder import evaluated
+from ..ir.recorder import fetched
 from ..tensor import Tensor, from_array, wrap
 from ._common import operand, result_dtype, to_dtype, to_out, val
 
@@ -46,16 +47,17 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     return wrap(P.where(m, to_dtype(x, v.aval.dtype), v))
 
 
-def _host_indices(mask: np.ndarray) -> Value:
-    return from_array(np.flatnonzero(mask))._v
+def _host_indices(mask: np.ndarray, where: device) -> Value:
+    return from_array(np.flatnonzero(mask), dev=where)._v
 
 
 def masked_select(input: Tensor, mask: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The elements where ``mask`` (broadcast), 1-D. How many they are is read on the host."""
     v, m = val(input), _mask(mask, "masked_select")
     shape = broadcast_shapes("masked_select", v.aval.shape, m.aval.shape)
+    common_device("masked_select", v.aval, m.aval)
     flat = P.reshape(P.expand(v, shape), (int(np.prod(shape, dtype=np.int64)),))
-    return to_out(out, P.take(flat, _host_indices(np.broadcast_to(evaluated(m), shape)), 0))
+    return to_out(out, P.take(flat, _host_indices(np.broadcast_to(fetched(m), shape), v.aval.device), 0))
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     shape = broadcast_shapes("masked_scatter", v.aval.shape, m.aval.shape)
     v, m = P.expand(v, shape), P.expand(m, shape)
     if s.aval.size == 0 or v.aval.size == 0:
-        if v.aval.size and evaluated(m).any():
+        if v.aval.size and fetched(m).any():
             raise ShapeError("masked_scatter: the source is empty but the mask selects elements")
         return wrap(v)
     flat = P.reshape(m, (v.aval.size,))
@@ -78,14 +80,14 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
 def nonzero(input: Tensor, *, as_tuple: bool = False, out: Tensor | None = None) -> Any:
     """Indices of the nonzero elements, int64 (n, ndim), or a tuple of ndim 1-D tensors. Evaluates ``input``."""
-    arr = evaluated(val(input))
+    arr, where = fetched(val(input)), input.device
     if as_tuple:
-        return tuple([from_array(i.astype(np.int64)) for i in np.nonzero(np.atleast_1d(arr))])
+        return tuple([from_array(i.astype(np.int64), dev=where) for i in np.nonzero(np.atleast_1d(arr))])
     if arr.ndim == 0:
         found = np.zeros((int(arr != 0), 0), np.int64)
     else:
         found = np.stack(np.nonzero(arr), 1).astype(np.int64)
-    return to_out(out, from_array(found)._v)
+    return to_out(out, from_array(found, dev=where)._v)
 
 
 def argwhere(input: Tensor) -> Tensor:

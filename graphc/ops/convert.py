@@ -7,11 +7,11 @@ from .. import dtypes
 from ..device import device as Device
 from ..device import require
 from ..dtypes import dtype as DType
-from ..errors import ArgumentTypeError, ShapeError
+from ..errors import ArgumentTypeError, DeviceError, ShapeError
 from ..ir import build as P
-from ..ir.node import Value
+from ..ir.node import Value, leaf_value
 from ..ir.optable import OPS
-from ..ir.recorder import apply
+from ..ir.recorder import apply, fetched
 from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
 from ..views import private_alias
@@ -193,5 +193,20 @@ def requires_grad_(input: Tensor, requires_grad: bool = True) -> Tensor:
 
 
 def pin_memory(input: Tensor, device: Any = None) -> Tensor:
-    """Accepted; host buffers are staged by the run time."""
-    return input
+    """A copy in page-locked memory, from which transfers to a device run on their own. Without a device, the tensor itself."""
+    from ..runtime.cuda import driver
+
+    if not input.is_cpu:
+        raise DeviceError(f"cannot pin '{type_(input)}' only dense CPU tensors can be pinned")
+    if driver.reason():
+        return input
+    from ..runtime.cuda import buffer as buffers
+
+    v = val(input)
+    arr = fetched(v)
+    if buffers.pinned_owner(arr) is not None:
+        return input
+    made = buffers.pinned(arr.shape, arr.dtype)
+    made[...] = arr
+    made.flags.writeable = False  # a copy to a device may still be reading it when the tensor is written or gone
+    return wrap(leaf_value(v.aval, made))

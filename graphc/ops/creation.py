@@ -12,6 +12,7 @@ from ..device import require
 from ..dtypes import dtype as DType
 from ..errors import ArgumentError, AutogradError
 from ..ir import build as P
+from ..ir.node import SharedValue, aval, leaf_value
 from ..ir.tape import alias_value
 from ..tensor import Tensor, from_array, wrap
 from ..views import private_alias
@@ -60,7 +61,7 @@ def _plain(data: Any) -> Any:
         return data.tolist()
     if isinstance(data, (list, tuple)):
         if any(isinstance(x, (Tensor, list, tuple, np.ndarray)) for x in data):
-            kept = [x.detach().numpy() if isinstance(x, Tensor) and x.dtype is not dtypes.bfloat16 else _plain(x)
+            kept = [x.detach().cpu().numpy() if isinstance(x, Tensor) and x.dtype is not dtypes.bfloat16 else _plain(x)
                     for x in data]
             return kept
         return list(data)
@@ -84,6 +85,8 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
         return _finish(t, requires_grad)
     if isinstance(data, str):
         raise TypeError("new(): invalid data type 'str'")
+    if hasattr(data, "__cuda_array_interface__"):
+        return _finish(as_tensor(data, dtype, device).clone(), requires_grad)
     return _finish(from_array(as_array(data, dtype), dev=require(device)), requires_grad)
 
 
@@ -91,6 +94,9 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     """``data`` as a tensor, without a copy where possible."""
     if isinstance(data, Tensor):
         return data.to(device=device or data.device, dtype=dtype or data.dtype)
+    if hasattr(data, "__cuda_array_interface__"):
+        t = _of_device_array("from_cuda_array_interface", data)
+        return t if device is None and dtype is None else t.to(device=device or t.device, dtype=dtype or t.dtype)
     if isinstance(data, np.ndarray):
         from ..tensor import from_numpy
 
@@ -207,7 +213,8 @@ def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: DType | None = 
 
 def new_tensor(self: Tensor, data: Any, *, dtype: DType | None = None, device: Any = None,
                requires_grad: bool = False, layout: Any = None, pin_memory: bool = False) -> Tensor:
-    return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+    where = self.device if device is None else device
+    return tensor(data, dtype=dtype or self.dtype, device=where, requires_grad=requires_grad)
 
 
 def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
@@ -284,6 +291,23 @@ def complex_(real: Tensor, imag: Tensor) -> Tensor:
     raise NotImplementedError("complex tensors are not supported yet; keep real and imaginary parts as two tensors")
 
 
+def _of_device_array(how: str, source: Any) -> Tensor:
+    """A tensor over another library's device memory, by a function of ``runtime.cuda.interop``. Memory that kernels cannot
+    take as it is (strided, or not aligned to 16 bytes) is copied."""
+    from ..runtime.cuda import interop
+
+    array = getattr(interop, how)(source)
+    where, dt = Device("cuda", array.buffer.device), dtypes.from_numpy(array.dtype)
+    n = array.buffer.nbytes // max(1, dt.itemsize)
+    dense = array.strides == interop.contiguous(array.shape)
+    if dense and array.buffer.ptr % 16 == 0:
+        v = leaf_value(aval(array.shape, dt, where), array)
+        v.__class__ = SharedValue
+        return wrap(v)
+    flat = wrap(leaf_value(aval((n,), dt, where), array.part(0, (n,), (1,), array.dtype).copy()))
+    return flat.reshape(array.shape) if dense else flat.as_strided(array.shape, array.strides)
+
+
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over memory another library exports by DLPack (shared on the CPU); ``copy=True`` copies."""
     if device is not None or copy:
@@ -291,6 +315,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
         t = t.to(require(device)) if device is not None else t
         return t.clone() if copy else t
     ext = ext_tensor
+    if hasattr(ext, "__dlpack_device__") and ext.__dlpack_device__()[0] == 2:  # kDLCUDA
+        return _of_device_array("from_dlpack", ext)
     if isinstance(ext, Tensor):
         return ext
     arr = np.from_dlpack(ext)

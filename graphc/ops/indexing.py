@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ..device import CPU, device
 from ..dtypes import bool_, int64, uint8
-from ..errors import DimError, DTypeError, ShapeError
+from ..errors import DeviceError, DimError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.infer import broadcast_shapes
 from ..ir.node import Value
-from ..ir.recorder import evaluated
+from ..ir.recorder import fetched
 from ..tensor import Tensor, from_array, wrap
 from . import _index_diagonal, _index_dim, _index_mask
 from ._common import NUMBERS, operand, to_dtype, val
@@ -68,12 +69,22 @@ class _Plan:
         self.stops.append(stop)
         self.steps.append(step)
 
-    def index_arrays(self) -> Arrays:
-        """The arrays in order of dimension, masks turned into one array per dimension (reads the masks)."""
-        out = list(self.arrays)
+    def index_arrays(self, where: device) -> Arrays:
+        """The arrays in order of dimension, masks turned into one array per dimension (reads the masks), on the device of the
+        indexed tensor."""
+        out = [(d, v if v.aval.device is where else _moved_index(v, where)) for d, v in self.arrays]
         for d, m in self.masks:
-            out += [(d + k, from_array(i.astype(np.int64))._v) for k, i in enumerate(np.nonzero(evaluated(m)))]
+            if m.aval.device is not where:
+                _moved_index(m, where)
+            out += [(d + k, from_array(i.astype(np.int64), dev=where)._v) for k, i in enumerate(np.nonzero(fetched(m)))]
         return sorted(out, key=lambda pair: pair[0])
+
+
+def _moved_index(v: Value, where: device) -> Value:
+    """An index on the indexed tensor's device: one on the host may index everything."""
+    if v.aval.device is not CPU:
+        raise DeviceError(f"indices should be either on cpu or on the same device as the indexed tensor ({where})")
+    return P.to_device(v, where)
 
 
 def _as_index(item: Any) -> Any:
@@ -258,7 +269,7 @@ def _write_arrays(v: Value, arrays: Arrays, x: Any, mode: str, same_dtype: bool)
         _require_dtype(x, v)
     k, lead = len(at.index_shape), at.lead
     want = (*at.tail[:lead], *at.index_shape, *at.tail[lead:])
-    src = _broadcast_value(to_dtype(x, v.aval.dtype), want)
+    src = _broadcast_value(_beside(to_dtype(x, v.aval.dtype), v), want)
     src = P.permute(src, tuple(range(lead, lead + k)) + tuple(range(lead)) + tuple(range(lead + k, len(want))))
     moved = P.permute(v, at.perm)
     out = P.take_put(P.reshape(moved, (at.size, *at.tail)), at.flat, src, 0, mode)
@@ -266,6 +277,11 @@ def _write_arrays(v: Value, arrays: Arrays, x: Any, mode: str, same_dtype: bool)
     for i, q in enumerate(at.perm):
         inverse[q] = i
     return P.permute(P.reshape(out, moved.aval.shape), tuple(inverse))
+
+
+def _beside(x: Value, v: Value) -> Value:
+    """A number of the host goes along to the device of ``v``."""
+    return x if x.aval.ndim else P.to_device(x, v.aval.device)
 
 
 def _broadcast_value(v: Value, shape: tuple[int, ...]) -> Value:
@@ -294,7 +310,7 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     base = _basic_view(self, p)
     if not p.arrays and not p.masks:
         return base
-    return wrap(_read_arrays(base._read(), p.index_arrays()))
+    return wrap(_read_arrays(base._read(), p.index_arrays(base.device)))
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
@@ -318,7 +334,7 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     new = _masked_write(v, p, x) if len(p.masks) == 1 and not p.arrays else None
     if new is None:
         wide = p.masks or any(i.aval.ndim for _, i in p.arrays)
-        new = _write_arrays(v, p.index_arrays(), x, "set", same_dtype=bool(wide))
+        new = _write_arrays(v, p.index_arrays(v.aval.device), x, "set", same_dtype=bool(wide))
     base._write(new)
 
 
@@ -333,7 +349,7 @@ def _masked_write(v: Value, p: _Plan, x: Any) -> Value | None:
             return None
         else:
             _require_dtype(x, v)
-    src = _broadcast_value(to_dtype(x, v.aval.dtype), v.aval.shape[v.aval.ndim - tail:])
+    src = _broadcast_value(_beside(to_dtype(x, v.aval.dtype), v), v.aval.shape[v.aval.ndim - tail:])
     return P.where(P.reshape(m, m.aval.shape + (1,) * tail), src, v)
 
 
@@ -359,7 +375,7 @@ def index_put_(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate
     p = _plan(input, tuple([slice(None) if i is None else i for i in indices]))
     base = _basic_view(input, p)
     mode = "add" if accumulate else "set"
-    base._write(_write_arrays(base._read(), p.index_arrays(), val(values, "values"), mode, same_dtype=True))
+    base._write(_write_arrays(base._read(), p.index_arrays(base.device), val(values, "values"), mode, same_dtype=True))
     return input
 
 

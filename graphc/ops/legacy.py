@@ -78,8 +78,11 @@ def is_set_to(self: Tensor, tensor: Tensor) -> bool:
 
 
 def is_pinned(self: Tensor, device: Any = None) -> bool:
-    """Whether in page-locked memory: the run time sees to that, so never."""
-    return False
+    """Whether in page-locked memory (see ``pin_memory``)."""
+    from ..runtime.cuda.buffer import pinned_owner
+
+    v = self._read()
+    return self.is_cpu and v.region is None and isinstance(v.buffer, np.ndarray) and pinned_owner(v.buffer) is not None
 
 
 def is_distributed(input: Tensor) -> bool:

@@ -16,7 +16,7 @@ from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.prims import linalg_values as F
-from ..ir.recorder import apply, evaluated
+from ..ir.recorder import apply, fetched
 from ..tensor import Tensor, wrap
 from ._common import to_out, val
 from ._linalg_common import (
@@ -379,7 +379,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
         rank = P.reduce("add", P.cast(P.gt(s, P.mul(P.narrow(s, nd - 2, 0, min(1, min(m, n))), cut)), int64), (nd - 2,))
         if driver != "gelsy":
             singular = s
-            full = m > n and math.prod(a.aval.shape) > 0 and bool((evaluated(rank) == n).all())
+            full = m > n and math.prod(a.aval.shape) > 0 and bool((fetched(rank) == n).all())
     if m > n and driver != "gelsy" and full:
         r = P.sub(P.matmul(a, x), b)
         square_ = P.mul(r, F.conj(r))

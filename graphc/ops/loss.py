@@ -272,7 +272,7 @@ def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: 
     if isinstance(var, (int, float)):
         if var < 0:
             raise ArgumentError("var has negative entry/entries")
-        v = P.expand(number(var, dt), shape)
+        v = P.expand(P.to_device(number(var, dt), x.aval.device), shape)
     else:
         v = P.cast(val(var, "var"), dt)
         vs = v.aval.shape

@@ -190,7 +190,7 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
     if p < 0:
         raise ArgumentError("pdist only supports non-negative p values")
     i, j = np.triu_indices(input.shape[0], 1)
-    return reduction.vector_norm(input[from_array(i)] - input[from_array(j)], p, 1)
+    return reduction.vector_norm(input[from_array(i, dev=input.device)] - input[from_array(j, dev=input.device)], p, 1)
 
 
 # --------------------------------------------------------------------------------------------- integers, bits of floats
@@ -268,7 +268,7 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1, out: Tenso
     found = np.argwhere(to_numpy(input))[:size]
     rows = np.full((size, found.shape[1]), fill_value, np.int64)
     rows[:len(found)] = found
-    return to_out(out, from_array(rows)._read())
+    return to_out(out, from_array(rows, dev=input.device)._read())
 
 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> Sequence[Tensor]:

@@ -118,7 +118,7 @@ def _avg(n: int, input: Tensor, kernel: Any, stride: Any, padding: Any, ceil_mod
         a, b = (-lo[i], m + lo[i]) if count_include_pad else (0, m)
         c = np.minimum(first + k[i], b) - np.maximum(first, a)
         counts = np.multiply.outer(counts, c.astype(v.aval.dtype.np))
-    return wrap(P.div(total, from_array(np.ascontiguousarray(counts, v.aval.dtype.np))._v))
+    return wrap(P.div(total, from_array(np.ascontiguousarray(counts, v.aval.dtype.np), dev=v.aval.device)._v))
 
 
 def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
@@ -188,7 +188,7 @@ def _adaptive_avg(n: int, input: Tensor, output_size: Any) -> Tensor:
         weights = np.zeros((m, size), v.aval.dtype.np)
         for j, (a, b) in enumerate(_cells(size, m)):
             weights[j, a:b] = 1 / (b - a)
-        y = P.contract(v, from_array(weights)._v, ((), ()), ((axis,), (1,)))
+        y = P.contract(v, from_array(weights, dev=v.aval.device)._v, ((), ()), ((axis,), (1,)))
         nd = v.aval.ndim
         v = P.permute(y, (*range(axis), nd - 1, *range(axis, nd - 1)))
     return wrap(v)
@@ -226,7 +226,7 @@ def _adaptive_max(n: int, input: Tensor, output_size: Any, return_indices: bool)
         shape[i], shape[n + i] = g.shape
         flat = flat * v.aval.shape[-n + i] + g.reshape(shape)
     k = math.prod(widest)
-    idx = from_array(np.ascontiguousarray(flat.reshape(*sizes, k)))._v
+    idx = from_array(np.ascontiguousarray(flat.reshape(*sizes, k)), dev=v.aval.device)._v
     x = P.reshape(v, (*lead, math.prod(v.aval.shape[-n:])))
     patches = P.take(x, idx, len(lead))
     which = P.argreduce("max", patches, patches.aval.ndim - 1)
@@ -322,10 +322,10 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
             pos = np.arange(m, dtype=np.float32 if v.aval.dtype.itemsize <= 4 else np.float64)
             src = (pos + 0.5) * np.float32(step) if mode == "nearest-exact" else pos * np.float32(step)
             idx = np.minimum(np.floor(src).astype(np.int64), d - 1)
-            v = P.take(v, from_array(idx)._v, axis)
+            v = P.take(v, from_array(idx, dev=v.aval.device)._v, axis)
             continue
         make = _cubic_weights if mode == "bicubic" else _linear_weights
-        w = from_array(make(m, d, sc, bool(align_corners)).astype(v.aval.dtype.np))._v
+        w = from_array(make(m, d, sc, bool(align_corners)).astype(v.aval.dtype.np), dev=v.aval.device)._v
         y = P.contract(v, w, ((), ()), ((axis,), (1,)))
         nd = v.aval.ndim
         v = P.permute(y, (*range(axis), nd - 1, *range(axis, nd - 1)))

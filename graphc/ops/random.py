@@ -190,7 +190,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
     from .shape import broadcast_shapes
 
     shape = tuple(broadcast_shapes(*[tuple(x.shape) for x in (mean, std) if isinstance(x, Tensor)]))
-    return to_out(out, (randn(shape, generator=generator, dtype=like.dtype) * std + mean)._v)
+    return to_out(out, (randn(shape, generator=generator, dtype=like.dtype, device=like.device) * std + mean)._v)
 
 
 def _known(v: Value) -> np.ndarray | None:
@@ -211,7 +211,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
         known = _known(v)
         if known is not None and not ((known >= 0) & (known <= 1)).all():
             raise AutogradError("Expected p_in >= 0 && p_in <= 1: bernoulli needs probabilities in [0, 1]")
-    u = uniform_value(v.aval.shape, work_dtype(dt), generator)
+    u = P.to_device(uniform_value(v.aval.shape, work_dtype(dt), generator), v.aval.device)
     prob = P.cast(v, u.aval.dtype) if p is None else number(p, u.aval.dtype)
     return to_out(out, P.cast(P.lt(u, prob), dt))
 
@@ -254,10 +254,11 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     w = P.cast(w, float64)
     if replacement or num_samples == 1:
         c = P.scan("add", w, last)
-        u = P.mul(uniform_value((*w.aval.shape[:-1], num_samples), float64, generator), P.narrow(c, last, n - 1, 1))
+        u = P.to_device(uniform_value((*w.aval.shape[:-1], num_samples), float64, generator), w.aval.device)
+        u = P.mul(u, P.narrow(c, last, n - 1, 1))
         below = P.mul(P.narrow(c, last, n - 1, 1), 1 - 2.0**-53)  # rounding must not reach the total itself
         return to_out(out, apply(OPS["searchsorted"], (c, P.minimum(u, below)), (True,)))
-    key = P.div(exponential_value(w.aval.shape, float64, generator), w)
+    key = P.div(P.to_device(exponential_value(w.aval.shape, float64, generator), w.aval.device), w)
     key = P.where(P.eq(w, 0), P.full_like(key, math.inf), key)
     _, order = P.sort(key, last)
     return to_out(out, P.narrow(order, last, 0, num_samples))
@@ -272,7 +273,8 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     if not (rates >= 0).all():
         raise AutogradError("invalid Poisson rate, expected rate to be non-negative")
     rng = np.random.Generator(np.random.Philox(key=[g._seed, g.reserve(4)]))
-    return from_array(np.asarray(rng.poisson(rates.astype(np.float64))).astype(rates.dtype))
+    return from_array(np.asarray(rng.poisson(rates.astype(np.float64))).astype(rates.dtype),
+                      dev=input.device)
 
 
 # ------------------------------------------------------------------------------------------------------------- in place
@@ -330,7 +332,7 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None
     if not isinstance(p, Tensor):
         _check_probability(p)
     dt = p.dtype if isinstance(p, Tensor) and p.dtype is float64 else float32
-    u = uniform_value(tuple(self.shape), dt, generator)
+    u = P.to_device(uniform_value(tuple(self.shape), dt, generator), self.device)
     prob = P.expand(P.cast(val(p), dt), tuple(self.shape)) if isinstance(p, Tensor) else number(p, dt)
     return _fill(self, P.cast(P.lt(u, prob), self.dtype))
 

@@ -130,7 +130,7 @@ def _pad_axis(v: Any, d: int, size: int, lo: int, hi: int, mode: str) -> Any:
     idx = np.asarray(_reflect_index(size, lo, hi, mode), np.int64)
     from ..tensor import from_array
 
-    return P.take(v, from_array(idx)._v, d)
+    return P.take(v, from_array(idx, dev=v.aval.device)._v, d)
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
@@ -156,7 +156,7 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
     idx = np.full(tuple(size), offset, np.int64)
     for k, (n, s) in enumerate(zip(size, stride)):
         idx += (np.arange(n, dtype=np.int64) * s).reshape((-1,) + (1,) * (len(size) - 1 - k))
-    return wrap(P.take(P.reshape(base, (base.aval.size,)), from_array(idx)._v, 0))
+    return wrap(P.take(P.reshape(base, (base.aval.size,)), from_array(idx, dev=base.aval.device)._v, 0))
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
@@ -221,7 +221,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
     pick = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     idx = np.asarray(list(pick(range(input.numel()), r)), np.int64).reshape(-1, r)
-    return wrap(P.take(val(input), from_array(idx)._v, 0))
+    return wrap(P.take(val(input), from_array(idx, dev=input.device)._v, 0))
 
 
 def block_diag(*tensors: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..device import device
 from ..dtypes import float32, float64
 from ..errors import AutogradError, DTypeError, ShapeError
-from ..ir.recorder import evaluated
+from ..ir.recorder import fetched
 from ..tensor import Tensor, from_array
 from ._common import norm_dim, to_out, val
 
@@ -16,7 +17,7 @@ histogram_result: Any = namedtuple("histogram", ["hist", "bin_edges"])  # type: 
 
 
 def _data(t: Tensor, name: str = "input") -> np.ndarray:
-    return evaluated(val(t, name))
+    return fetched(val(t, name))
 
 
 def _sortable(arr: np.ndarray) -> np.ndarray:
@@ -25,12 +26,13 @@ def _sortable(arr: np.ndarray) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------------------------- unique
-def _returned(values: np.ndarray, dt: np.dtype, inverse: Any, counts: Any, want_inverse: bool, want_counts: bool) -> Any:
-    out: list[Any] = [from_array(np.array(values, dt, order="C"))]
+def _returned(where: device, values: np.ndarray, dt: np.dtype, inverse: Any, counts: Any, want_inverse: bool,
+              want_counts: bool) -> Any:
+    out: list[Any] = [from_array(np.array(values, dt, order="C"), dev=where)]
     if want_inverse:
-        out.append(from_array(np.array(inverse, np.int64)))
+        out.append(from_array(np.array(inverse, np.int64), dev=where))
     if want_counts:
-        out.append(from_array(np.array(counts, np.int64)))
+        out.append(from_array(np.array(counts, np.int64), dev=where))
     return out[0] if len(out) == 1 else tuple(out)
 
 
@@ -41,8 +43,8 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     key = _sortable(arr)
     axis = None if dim is None else norm_dim(dim, arr.ndim)
     values, inverse, counts = np.unique(key, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
-    return _returned(values, arr.dtype, inverse.reshape(arr.shape if axis is None else (-1,)), counts, return_inverse,
-                     return_counts)
+    inverse = inverse.reshape(arr.shape if axis is None else (-1,))
+    return _returned(input.device, values, arr.dtype, inverse, counts, return_inverse, return_counts)
 
 
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
@@ -57,8 +59,9 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
         change[1:] = (rows[1:] != rows[:-1]).any(tuple(range(1, rows.ndim)))
     inverse = np.cumsum(change) - 1
     values = rows[change] if axis is None else np.moveaxis(rows[change], 0, axis)
-    return _returned(values, arr.dtype, inverse.reshape(arr.shape if axis is None else (-1,)), np.bincount(inverse),
-                     return_inverse, return_counts)
+    counts = np.bincount(inverse)
+    inverse = inverse.reshape(arr.shape if axis is None else (-1,))
+    return _returned(input.device, values, arr.dtype, inverse, counts, return_inverse, return_counts)
 
 
 # --------------------------------------------------------------------------------------------------------------- counts
@@ -70,12 +73,13 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if minlength < 0:
         raise AutogradError("minlength should be >= 0")
     if weights is None:
-        return from_array(np.bincount(arr, None, minlength).astype(np.int64))
+        return from_array(np.bincount(arr, None, minlength).astype(np.int64), dev=input.device)
     w = _data(weights, "weights")
     if w.shape != arr.shape:
         raise ShapeError("weights should be 1-d and have the same length as input, got shapes "
                          f"{list(w.shape)} and {list(arr.shape)}")
-    return from_array(np.bincount(arr, w, minlength).astype(np.float32 if w.dtype == np.float32 else np.float64))
+    kind = np.float32 if w.dtype == np.float32 else np.float64
+    return from_array(np.bincount(arr, w, minlength).astype(kind), dev=input.device)
 
 
 def _require_float(name: str, t: Tensor) -> None:
@@ -99,7 +103,7 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out
     if lo > hi:
         raise AutogradError("torch.histc: max must be larger than min")
     h, _ = np.histogram(arr, bins, (lo, hi))
-    return to_out(out, from_array(h.astype(arr.dtype))._v)
+    return to_out(out, from_array(h.astype(arr.dtype), dev=input.device)._v)
 
 
 def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False,
@@ -122,7 +126,7 @@ def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | N
     if range is None and not isinstance(bins, Tensor) and arr.size == 0:
         range = (0.0, 1.0)
     h, e = np.histogram(arr, edges, range, density=density, weights=w)
-    made = from_array(h.astype(arr.dtype)), from_array(e.astype(arr.dtype))
+    made = [from_array(x.astype(arr.dtype), dev=input.device) for x in (h, e)]
     return histogram_result(*(made if out is None else [to_out(o, t._read()) for o, t in zip(out, made)]))
 
 
@@ -132,4 +136,5 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, inve
     if not isinstance(elements, Tensor) and not isinstance(test_elements, Tensor):
         raise TypeError("isin(): one of elements and test_elements must be a Tensor")
     a, b = [_sortable(_data(t) if isinstance(t, Tensor) else np.asarray(t)) for t in (elements, test_elements)]
-    return from_array(np.asarray(np.isin(a, b, assume_unique=False, invert=invert)))
+    where = elements.device if isinstance(elements, Tensor) else test_elements.device
+    return from_array(np.asarray(np.isin(a, b, assume_unique=False, invert=invert)), dev=where)

@@ -259,7 +259,7 @@ def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, ou
     if counts.shape != (sh[d],):
         raise ShapeError(f"repeats must have the same size as input along dim, but got repeats.size(0) = {counts.size} and "
                          f"input.size({d}) = {sh[d]}")
-    idx = from_array(np.repeat(np.arange(sh[d], dtype=np.int64), counts))
+    idx = from_array(np.repeat(np.arange(sh[d], dtype=np.int64), counts), dev=v.aval.device)
     return wrap(P.take(v, idx._v, d))
 
 

@@ -12,7 +12,7 @@ from ..dtypes import get_default_dtype
 from ..errors import AutogradError, DimError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
-from ..ir.recorder import evaluated, state
+from ..ir.recorder import fetched, state
 from ..tensor import Tensor, from_array, wrap
 from ._common import val
 from .complex_parts import view_as_real
@@ -186,7 +186,7 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     stop = max(start, min(end, full))
     y = P.narrow(y, y.aval.ndim - 1, start, stop - start)
     envelope = P.narrow(envelope, 0, start, stop - start)
-    if not state.hold and not state.tracing and not (np.abs(evaluated(envelope)).min(initial=np.inf) > 1e-11):
+    if not state.hold and not state.tracing and not (np.abs(fetched(envelope)).min(initial=np.inf) > 1e-11):
         raise AutogradError("istft: window overlap add min: 1")
     if envelope.aval.dtype is not y.aval.dtype:
         envelope = P.cast(envelope, y.aval.dtype)

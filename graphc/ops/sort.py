@@ -111,7 +111,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out:
     if dim is None:
         n = v.aval.size
         if n == 0:
-            return wrap(P.full((), math.nan if v.aval.dtype.is_floating_point else 0, v.aval.dtype))
+            return wrap(P.full((), math.nan if v.aval.dtype.is_floating_point else 0, v.aval.dtype, v.aval.device))
         s, _ = _sorted(P.reshape(v, (n,)), 0, False)
         mid = P.reshape(P.narrow(s, 0, (n - 1) // 2, 1), ())
         if v.aval.dtype.is_floating_point:

@@ -168,7 +168,7 @@ def from_host(buffer: DeviceBuffer, array: np.ndarray, stream: Stream | None = N
         finally:
             host.free(block)
         if source.size > PIECE:
-            under_way.append(stream.record_event())
+            under_way.append(stream.mark())
 
 
 def to_host(buffer: DeviceBuffer, array: np.ndarray, stream: Stream | None = None, non_blocking: bool = False) -> None:
@@ -190,7 +190,7 @@ def to_host(buffer: DeviceBuffer, array: np.ndarray, stream: Stream | None = Non
         stream.driver.copy_to_host(array.ctypes.data, buffer.ptr, array.nbytes, stream.handle)
         owner.memory.used_by(owner.block, stream.key)
         if not non_blocking:
-            stream.synchronize()
+            stream.drain()
         return
     _through_staging(buffer, _flat(array), stream)
 
@@ -208,7 +208,7 @@ def _through_staging(buffer: DeviceBuffer, target: np.ndarray, stream: Stream) -
                 host.used_by(block, stream.key)
                 waiting.append((at, _bytes_at(block.ptr, n), block, Event()))
                 stream.driver.copy_to_host(block.ptr, buffer.ptr + at, n, stream.handle)
-                waiting[-1][3].record(stream)
+                waiting[-1][3].place(stream)
                 at += n
             start, piece, block, event = waiting[0]
             event.synchronize()
@@ -231,7 +231,7 @@ def copy(dst: DeviceBuffer, src: DeviceBuffer, stream: Stream | None = None) -> 
         return
     for buffer in (dst, src):
         if buffer.stream != stream:
-            stream.wait_stream(buffer.stream)
+            stream.follow(buffer.stream)
             buffer.record_stream(stream)
     if dst.owner is src.owner:
         stream.driver.copy_on_device(dst.ptr, src.ptr, src.nbytes, stream.handle)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...device import device as DeviceName
 from ...errors import ArgumentError, DeviceError
+from ...ir import recorder
 from . import driver as cuda
 from .allocator import Allocator
 from .driver import Driver, Properties
@@ -196,6 +197,13 @@ def host_memory_used() -> Allocator | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ streams
+def settle() -> None:
+    """Send what this thread has recorded so far, so that streams get work in the order of the program. Inside a compiled call
+    nothing is sent before its end."""
+    if not recorder.state.hold and not recorder.state.tracing:
+        recorder.flush()
+
+
 class Stream:
     """A queue of work on a device. ``Stream(device=None, priority=0)``: lower priorities run first.
 
@@ -255,6 +263,12 @@ class Stream:
         return self.driver.done("cuStreamQuery", self.handle)
 
     def synchronize(self) -> None:
+        """Wait until everything so far has been done."""
+        settle()
+        self.drain()
+        self.owner.check_faults()
+
+    def drain(self) -> None:
         """Wait until everything sent so far has been done."""
         self.driver.call("cuStreamSynchronize", self.handle)
 
@@ -263,22 +277,35 @@ class Stream:
         event.wait(self)
 
     def wait_stream(self, stream: Stream) -> None:
+        """Work from now on waits for what ``stream`` was given so far."""
+        settle()
+        self.follow(stream)
+
+    def follow(self, stream: Stream) -> None:
         """Work sent from now on waits for what was sent to ``stream`` so far."""
-        self.wait_event(stream.record_event())
+        self.wait_event(stream.mark())
 
     def record_event(self, event: Event | None = None) -> Event:
+        """Record ``event`` (a new one by default) behind everything so far."""
+        settle()
+        return self.mark(event)
+
+    def mark(self, event: Event | None = None) -> Event:
         """Record ``event`` (a new one by default) behind what was sent so far."""
         event = Event() if event is None else event
-        event.record(self)
+        event.place(self)
         return event
 
     def __enter__(self) -> Stream:
+        settle()
         local, index = _Process.local, self.owner.index
         self._outer.append((local.index, index, local.streams.get(index)))
         local.index, local.streams[index] = index, self
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if not exc or exc[0] is None:
+            settle()
         local = _Process.local
         local.index, index, before = self._outer.pop()
         if before is None:
@@ -318,6 +345,7 @@ def current_stream(device: Any = None) -> Stream:
 def set_stream(stream: Stream | None) -> None:
     """Make ``stream`` and its device current in this thread; None does nothing."""
     if stream is not None:
+        settle()
         _Process.local.index = stream.owner.index
         _Process.local.streams[stream.owner.index] = stream
 
@@ -350,8 +378,12 @@ class Event:
         return None if self.owner is None else DeviceName("cuda", self.owner.index)
 
     def record(self, stream: Stream | None = None) -> None:
-        """Mark what was sent to ``stream`` (default: the current one) so far."""
-        stream = current_stream() if stream is None else stream
+        """Mark what ``stream`` (default: the current one) was given so far."""
+        settle()
+        self.place(current_stream() if stream is None else stream)
+
+    def place(self, stream: Stream) -> None:
+        """Mark what was sent to ``stream`` so far."""
         if self.owner is None:
             self.handle = stream.driver.event(self.enable_timing, self.blocking)
             self.owner = stream.owner

@@ -39,7 +39,7 @@ class Graph:
     def launch(self, stream: Stream) -> None:
         """Replay on ``stream``. Launches of one graph run one after the other."""
         stream.driver.call("cuGraphLaunch", self.handle, stream.handle)
-        self.done = stream.record_event(self.done)
+        self.done = stream.mark(self.done)
 
     def free(self) -> None:
         """Wait for the last launch and destroy the graph."""
@@ -207,6 +207,6 @@ class Cells:
         mirror = self.mirrors[k]
         mirror[:len(data)] = np.frombuffer(data, np.uint8)
         stream.driver.copy_to_device(self.memory.ptr, mirror.ctypes.data, len(data), stream.handle)
-        self.events[k] = stream.record_event(event)
+        self.events[k] = stream.mark(event)
         self.turn += 1
         self.last = data

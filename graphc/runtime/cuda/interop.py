@@ -113,9 +113,9 @@ def from_cuda_array_interface(obj: Any, stream: Stream | None = None) -> Array:
     stream = devices.current_stream(index) if stream is None else stream
     theirs = facts.get("stream")
     if theirs is not None and theirs not in (1, stream.cuda_stream):
-        stream.wait_stream(ExternalStream(theirs, index))
+        stream.follow(ExternalStream(theirs, index))
     elif theirs == 1 and stream.cuda_stream:
-        stream.wait_stream(stream.owner.default)
+        stream.follow(stream.owner.default)
     return Array(external(int(pointer), nbytes, index, obj, stream), shape, strides, dt)
 
 
@@ -214,7 +214,7 @@ def _hand_over(buffer: DeviceBuffer, stream: Any) -> None:
         raise ArgumentError(f"DLPack stream {stream!r}: 1 and 2 are the default streams, others are addresses")
     theirs = buffer.owner.default if stream in (None, 1, 2) else ExternalStream(stream, buffer.device)
     if theirs != buffer.stream:
-        theirs.wait_stream(buffer.stream)
+        theirs.follow(buffer.stream)
         buffer.record_stream(theirs)
 
 

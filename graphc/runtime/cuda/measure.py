@@ -59,9 +59,9 @@ class Bench:
             start, end = Event(enable_timing=True), Event(enable_timing=True)
             if spoiler is not None:
                 buffers.fill(spoiler, run, stream)
-            start.record(stream)
+            start.place(stream)
             launches.run(stream, pointers)
-            end.record(stream)
+            end.place(stream)
             end.synchronize()
             if run:  # the first one loads code and fills caches
                 times.append(start.elapsed_time(end) / 1e3)

@@ -214,12 +214,12 @@ class Program:
         """The results, in order with the stream's work. Raises IndexOutOfRangeError, OutOfMemoryError, CudaError."""
         with self.lock:
             if self.last is not None and self.last != stream:
-                stream.wait_stream(self.last)  # one set of cells and arguments
+                stream.follow(self.last)  # one set of cells and arguments
             self.last = stream
             given = [values[k] for k in self.arrays]
             for b in given:
                 if b.stream != stream:
-                    stream.wait_stream(b.stream)
+                    stream.follow(b.stream)
                     b.record_stream(stream)
             if self.cells is not None:
                 self.cells.write([values[k] for k in self.scalars], stream)
@@ -242,7 +242,7 @@ class Program:
         outside, so that it is enough to look when the host waits for something. CUDA_LAUNCH_BLOCKING=1 looks at once."""
         assert self.error is not None
         buffers.to_host(self.error, self.found, stream, non_blocking=True)
-        self.asked = stream.record_event(self.asked)
+        self.asked = stream.mark(self.asked)
         self.owner.unchecked[self] = None
         if os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0"):
             self.asked.synchronize()

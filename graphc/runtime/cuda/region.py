@@ -15,7 +15,7 @@ from ... import config
 from ...codegen.devices import Part, Split, split
 from ...codegen.triton.passes import gpu_passes
 from ...device import CPU, device
-from ...errors import CompileError
+from ...errors import CompileError, OutOfMemoryError
 from ...ir.interpret import evaluate_each
 from ...ir.node import Graph, leaf_value
 from ...ir.recorder import SCALAR, scalar_buffer
@@ -25,6 +25,7 @@ from .interop import Array, contiguous
 from .program import Program
 
 HostPlan = Callable[[Graph], Any]
+TRIED = 32  # values that are computed one by one after an allocation failed
 # what a mistake of ours in fusion, selection or printing raises: never the user's problem
 _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 
@@ -59,8 +60,12 @@ class RegionPlan:
 
     def __init__(self, recorded: Graph, host_plan: HostPlan):
         self.recorded = self.graph = recorded
+        self.host_plan = host_plan
         self.whole: Split = split(recorded)
         self.parts = [_HostPart(p, host_plan) if p.device is CPU else _DevicePart(p, host_plan) for p in self.whole.parts]
+        wanted = {s for s, _ in self.whole.outputs}  # of numbers: those that are results, or read as arrays
+        wanted.update(s for p in self.parts for s, number, _ in p.takes if not number)
+        self.numbers = [(s, recorded.inputs[k].avals[0].dtype) for k, s in self.whole.numbers if s in wanted]
         self.run = self
         self.donors: tuple[int, ...] = ()
 
@@ -68,6 +73,8 @@ class RegionPlan:
         env: dict[tuple[int, device], Any] = {(slot, d): bindings[k].buffer for k, slot, d in self.whole.leaves}
         numbers: dict[int, Any] = {slot: bindings[k] for k, slot in self.whole.numbers}
         home = self.whole.home
+        for slot, dt in self.numbers:
+            env[slot, CPU] = scalar_buffer(numbers[slot], dt)
 
         def at(slot: int, where: device) -> Any:
             found = env.get((slot, where))
@@ -102,6 +109,8 @@ class RegionPlan:
         """After ``error``: every slot's buffer, or the exception of the op it depends on that failed. An error of a device
         is the result of everything there."""
         graph = self.recorded
+        if isinstance(error, OutOfMemoryError):
+            return self.one_by_one(bindings, wanted, error)
         lost = not isinstance(error, (IndexError, ArithmeticError, CompileError))
         arrays = [b if n.op is SCALAR else leaf_value(n.avals[0], self._known(b.buffer, lost, error))
                   for n, b in zip(graph.inputs, bindings)]
@@ -110,6 +119,18 @@ class RegionPlan:
             if av.device is not CPU and not isinstance(results[slot], BaseException) and slot in wanted:
                 try:
                     results[slot] = error if lost else upload(results[slot], av.device)
+                except Exception as again:
+                    results[slot] = again
+        return results
+
+    def one_by_one(self, bindings: list[Any], wanted: Collection[int], error: BaseException) -> list[Any]:
+        """Every wanted slot's buffer by a plan of its own, or ``error``: some may fit where all together did not."""
+        results: list[Any] = [None] * len(self.recorded.slot_avals())
+        for slot in wanted:
+            results[slot] = error
+            if len(wanted) <= TRIED:
+                try:
+                    (results[slot],) = RegionPlan(Graph(self.recorded.nodes, (slot,)), self.host_plan)(bindings)
                 except Exception as again:
                     results[slot] = again
         return results
