@@ -268,7 +268,7 @@ class Scored(Text):
 
     def turned(self, name: str) -> None:
         if self.flips:
-            self.line(f"{name} = {name} * sign.to({name}.dtype)")
+            self.line(f"{name} = ({name}.to(tl.float32) * sign).to({name}.dtype)")
 
     def scores(self, transposed: bool, masked: bool, depth: int) -> bool:
         dot = f"tl.dot(tk, tl.trans(tq){self.dot})" if transposed else f"tl.dot(tq, tl.trans(tk){self.dot})"

@@ -4,20 +4,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...dtypes import float32, int32
 from .. import build
 from ..composites.scored_attention import SCORED, SCORED_BACKWARD, Recipe
-from ..node import Aval, Graph, GraphBuilder, Value, aval
+from ..node import Aval, Graph, GraphBuilder, Node, Value, aval
 from ..optable import OPS
 from ..recorder import LEAF, trace
 from . import attention_algebra as alg
+from .algebra import simplify
 from .attention import POINTWISE, VIEWS, Fits, Found, Look, Matcher, Operand, Product, Refused
 from .cse import merge_common
 from .dce import dce
 
 MAX_LIFTED = 40  # nodes of one lifted expression that does not depend on the scores
+
+
+class Summed(NamedTuple):
+    """A gradient summed over the query heads of each group: its slot, its axes in terms of the canonical ones, the nodes that
+    lead to it."""
+
+    slot: int
+    layout: tuple[int, ...]
+    nodes: tuple[Node, ...]
 
 
 class Writing:
@@ -28,7 +38,10 @@ class Writing:
         self.extras: dict[int, int] = {}  # slot -> number
         self.taken: set[int] = set()  # slots whose nodes are copied
         self.masks = list(reversed(f.masks))
-        q, k, v = [self.canonical(o) for o in (f.q, f.k, f.v)]
+        self.operands = (f.q, f.k, f.v)
+        self.sums: dict[str, Summed] = {}
+        self.group = self.find_group()
+        q, k, v = [self.canonical(o) for o in self.operands]
         if q.dtype is not k.dtype or q.dtype is not v.dtype or not fits(q, k, v):
             raise Refused
         self.recipe = self.make()
@@ -37,7 +50,77 @@ class Writing:
         """The aval of a factor with the attention's leading axes."""
         av = self.look.avals[o.slot]
         shape = tuple([av.shape[p] for p in o.perm])
-        return aval((*self.f.shape[:-2], *shape[-2:]), av.dtype, av.device)
+        lead = shape[:-2] if o not in (self.f.q, self.f.k, self.f.v) else self.f.shape[:-2]
+        dt = av.dtype if o in (self.f.q, self.f.k, self.f.v) else self.look.avals[self.f.k.slot].dtype  # casts stay
+        return aval((*lead, *shape[-2:]), dt, av.device)
+
+    # --------------------------------------------------------------------------------------------------- heads in groups
+    def find_group(self) -> int:
+        """How many query heads share a key head: k and v are then read before they are repeated, and the sums over a group in
+        the backward pass become part of the kernel. 1 where that does not fit."""
+        f = self.f
+        found = [self.unrepeated(o) for o in (f.k, f.v)]
+        if len(f.shape) < 3 or any(x is None for x in found) or f.score.avals[0].shape != f.shape:
+            return 1
+        (k, n), (v, other) = found  # type: ignore[misc]
+        if n != other or self.look.avals[f.out.matrix].shape != f.shape:
+            return 1
+        for name, p in (("dk", f.dk), ("dv", f.dv)):
+            if p is not None:
+                got = self.summed(p, n)
+                if got is None:
+                    self.sums.clear()
+                    return 1
+                self.sums[name] = got
+        self.operands = (f.q, k, v)
+        return n
+
+    def unrepeated(self, o: Operand) -> tuple[Operand, int] | None:
+        """A factor before its heads were repeated, each n times in a row."""
+        producer, avals, slot, perm = self.look.producer, self.look.avals, o.slot, o.perm
+        while producer[slot].op in (OPS["cast"], OPS["permute"]):
+            if producer[slot].op is OPS["permute"]:
+                perm = tuple([producer[slot].attrs[0][p] for p in perm])
+            slot = producer[slot].ins[0]
+        if avals[slot].dtype is not avals[o.slot].dtype and not avals[slot].dtype.is_floating_point:
+            return None
+        whole, chain = avals[slot].shape, []
+        for name in ("reshape", "expand", "reshape"):
+            if producer[slot].op is not OPS[name]:
+                return None
+            slot = producer[slot].ins[0]
+            chain.append(avals[slot].shape)
+        repeated, single, before = chain
+        axis = perm[len(perm) - 3]
+        if len(repeated) != len(whole) + 1 or len(before) != len(whole):
+            return None
+        n = repeated[axis + 1]
+        fits = single == (*before[:axis + 1], 1, *before[axis + 1:]) and repeated == (*before[:axis + 1], n, *before[axis + 1:])
+        if not fits or whole != (*before[:axis], before[axis] * n, *before[axis + 1:]) or n < 2:
+            return None
+        return Operand(slot, perm, o.lead), n
+
+    def summed(self, p: Product, n: int) -> Summed | None:
+        """The sum over each group of heads that is all that reads a gradient."""
+        labels: list[Any] = list(p.layout)
+        head, slot, between = len(labels) - 3, p.node.slot, []
+        while slot not in self.look.outputs and len(self.look.readers[slot]) == 1:
+            node = self.look.readers[slot][0]
+            between.append(node)
+            slot = node.slot
+            if node.op is OPS["permute"]:
+                labels = [labels[a] for a in node.attrs[0]]
+            elif node.op is OPS["reshape"]:
+                shape, at = node.in_avals[0].shape, labels.index(head)
+                if node.avals[0].shape != (*shape[:at], shape[at] // n, n, *shape[at + 1:]):
+                    return None
+                labels[at:at + 1] = [head, "member"]
+            elif node.op is OPS["reduce"] and "member" in labels and node.attrs == ("add", (labels.index("member"),)):
+                labels.remove("member")
+                return Summed(slot, tuple(labels), tuple(between))
+            elif node.op is not OPS["cast"] or not node.avals[0].dtype.is_floating_point:
+                return None
+        return None
 
     def make(self) -> Recipe:
         """The recipe. Raises Refused where the code cannot be lifted."""
@@ -229,6 +312,9 @@ class _Draft:
     def shaped(self, slot: int, shape: tuple[int, ...], loc: Any) -> int:
         return slot if self.avals[slot].shape == shape else self.add(OPS["reshape"], (slot,), (shape,), loc)
 
+    def typed(self, slot: int, dt: Any, loc: Any) -> int:
+        return slot if self.avals[slot].dtype is dt else self.add(OPS["cast"], (slot,), (dt,), loc)
+
     def operand(self, o: Operand, lead: tuple[int, ...], loc: Any) -> int:
         """A factor as the kernels take it; permutes on both sides of a cast cancel."""
         producer, slot, perm, casts = self.look.producer, o.slot, o.perm, []
@@ -261,25 +347,31 @@ class _Draft:
         """The nodes of one attention."""
         f, loc, recipe = w.f, w.f.out.node.loc, w.recipe
         lead = f.shape[:-2]
-        q, k, v = [self.operand(o, lead, loc) for o in (f.q, f.k, f.v)]
+        q = self.operand(f.q, lead, loc)
+        kv_lead = lead if w.group == 1 else (*lead[:-1], lead[-1] // w.group)
+        k, v = [self.typed(self.operand(o, kv_lead, loc), self.avals[q].dtype, loc) for o in w.operands[1:]]
         extras = tuple(w.extras)
         ranges = w.ranges()
         if ranges is not None:
             extras += self.inline(ranges, [m.slot for m in w.masks], loc)
             recipe = replace(recipe, ranges=True)
         out = self.add(SCORED, (q, k, v, *extras), (replace(recipe, slope=None),), loc)
-        self.replace(f.out, out, w)
+        self.replace(f.out, out)
         products = (f.dq, f.dk, f.dv)
         if any(p is not None for p in products):
             assert f.cotangent is not None
             loc = next(p for p in products if p is not None).node.loc
             go = self.operand(f.cotangent, lead, loc)
             first = self.add(SCORED_BACKWARD, (q, k, v, out, out + 1, go, *extras), (recipe,), loc)
-            for i, p in enumerate(products):
-                if p is not None:
-                    self.replace(p, first + i, w)
+            for i, (name, p) in enumerate(zip(("dq", "dk", "dv"), products)):
+                if name in w.sums:
+                    got = w.sums[name]
+                    slot = self.permuted(first + i, got.layout, loc)
+                    self.alias[got.slot] = self.typed(slot, self.avals[got.slot].dtype, loc)
+                elif p is not None:
+                    self.replace(p, first + i)
 
-    def replace(self, p: Product, slot: int, w: Writing) -> None:
+    def replace(self, p: Product, slot: int) -> None:
         """Readers of a product read a new value."""
         n = len(p.layout) - 2
         av, loc = p.node.avals[0], p.node.loc
@@ -293,10 +385,9 @@ class _Draft:
         b, new = GraphBuilder(), {}
         for node in self.look.graph.inputs:
             new[node.slot] = b.add(node.op, (), node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-        for node in self.look.graph.nodes:
-            if node.slot in dead or node.slot in self.alias:
-                continue
-            todo = [node.slot]
+        wanted = [n.slot for n in self.look.graph.nodes if n.slot not in dead and n.slot not in self.alias]
+        for first_wanted in (*wanted, *self.look.graph.outputs):
+            todo = [first_wanted]
             while todo:
                 slot = self.alias.get(todo[-1], todo[-1])
                 if slot in new:
@@ -326,5 +417,6 @@ def rebuilt(look: Look, found: Sequence[Writing]) -> Graph:
     dead: set[int] = set()
     for w in found:
         draft.write(w)
+        dead |= {n.slot for x in w.sums.values() for n in x.nodes}
         dead |= set(w.m.region) | {p.node.slot for p in (w.f.out, w.f.dq, w.f.dk, w.f.dv) if p is not None}
-    return merge_common(dce(draft.graph(dead)))
+    return merge_common(simplify(dce(draft.graph(dead))))
