@@ -6,9 +6,12 @@ behind the first library calls (*roots*) is *gradient* code. A value that gradie
 its bytes, or computed again from values that are there, at the price of the work times a rate. For a given rate the best
 choice is a minimum cut of the network with an edge in -> out (capacity: bytes) per value, source -> in (capacity: rate times
 work), out -> in' for every reader, and out -> sink where gradient code reads. Work of library calls and reductions counts
-``HEAVY`` times, so they come last. The largest rate whose choice keeps no more than the budget is found by bisection; among
-equal values, earlier ones are recomputed first. A choice that would raise the estimated peak is given up for one that
-recomputes less.
+``HEAVY`` times, so they come last; among equal values, earlier ones are copied first.
+
+The budget is the share of the bytes kept that may be alive, kept or copied: falling rates are tried, with bisection, until the
+estimated peak of the program is lower by the rest. A copy that early gradient code needs for another copy, and late gradient
+code again, is as bad as a value kept; so choices in which values read far apart (a residual stream) are never copied are tried
+as well. Of all choices that reach the goal, or else come close to the lowest peak, the one with the least work is taken.
 
 A copy is placed before its first reader and reads its operands through ``AFTER`` the library call that this reader waits for
 anyway, so no pass can merge it with the forward value or run it earlier. All ops are pure (random bits are a function of
@@ -29,8 +32,11 @@ from .dce import dce
 
 HEAVY = 1000.0
 UNIT = 16  # capacities are integers: sixteenths of a byte
-STEPS = 14  # of the bisection
-RATES = (2.0 ** 6, 2.0 ** -34)  # bytes per unit of work: nothing is recomputed, everything is
+RATES = (64.0, 1.0, *[4.0 ** -k for k in range(1, 11)])  # bytes per unit of work, from copying nothing to everything
+STEPS = 6  # of the bisection between two of them
+NEAR = 0.1  # share of what can be saved that may be left for less work
+WORTH = 0.95  # a lowest peak above this share is not worth any work
+FAR = 2  # library calls between two readers
 SPREAD = 1.0  # how much dearer the last forward value is than the first: breaks ties between equal layers
 _COSTLY = frozenset(("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
                      "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma",
@@ -51,10 +57,12 @@ class Figures(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Nodes (by place) kept for gradient code, and nodes computed again."""
+    """Nodes (by place) kept for gradient code, and nodes computed again; bytes of the ones, work of the others."""
 
     kept: frozenset[int]
     again: frozenset[int]
+    nbytes: int
+    work: float
 
 
 def heavy(node: Node) -> bool:
@@ -146,20 +154,28 @@ class Boundary:
         before.update(p for p in self.sinks if self.roles[p] == FORWARD)
         self.values.reverse()
         self.kept_before = sum(self.nbytes(i) for i in before)
+        self.nothing = Choice(frozenset(before), frozenset(), self.kept_before, 0.0)
+        depth, self.far = [0] * n, set()
+        for i, node in enumerate(self.nodes[:self.start]):
+            depth[i] = max([depth[self.place[s]] for s in node.ins], default=0) + heavy(node)
+            self.far |= {p for p in self.bases[i] if depth[i] - depth[p] >= FAR}
 
     def nbytes(self, i: int) -> int:
         return sum(a.nbytes for a in self.nodes[i].avals)
 
-    def cut(self, rate: float) -> Choice:
-        """The best choice at this rate of bytes per unit of work."""
+    def work(self, i: int) -> float:
+        """Work of computing a node again: none for those that only gradient code reads."""
+        return 0.0 if self.roles[i] == LIGHT else work_of(self.nodes[i])
+
+    def cut(self, rate: float, far: bool) -> Choice:
+        """The best choice at this rate of bytes per unit of work. ``far``: values read far apart may be copied."""
         import networkx as nx
 
         g = nx.DiGraph()
         for i in self.values:
-            node = self.nodes[i]
-            work = 0.0 if self.roles[i] == LIGHT else work_of(node) * (1 + SPREAD * i / max(1, self.start))
+            work = self.work(i) * (1 + SPREAD * i / max(1, self.start))
             g.add_edge(2 * i, 2 * i + 1, capacity=UNIT * self.nbytes(i))
-            if work == math.inf:
+            if work == math.inf or not far and i in self.far:
                 g.add_edge("source", 2 * i)
             elif work:
                 g.add_edge("source", 2 * i, capacity=round(UNIT * rate * work))
@@ -168,7 +184,7 @@ class Boundary:
             if i in self.sinks:
                 g.add_edge(2 * i + 1, "sink")
         if "source" not in g or "sink" not in g:
-            return Choice(frozenset(), frozenset(self.values if "sink" in g else ()))
+            return self.nothing
         _, (near, _) = nx.minimum_cut(g, "source", "sink", flow_func=nx.algorithms.flow.boykov_kolmogorov)
         return self.needed({i for i in self.values if 2 * i not in near})
 
@@ -184,10 +200,7 @@ class Boundary:
                 todo += self.bases[i]
             else:
                 kept.add(i)
-        return Choice(frozenset(kept), frozenset(copied))
-
-    def kept_bytes(self, c: Choice) -> int:
-        return sum(self.nbytes(i) for i in c.kept)
+        return Choice(frozenset(kept), frozenset(copied), sum(map(self.nbytes, kept)), sum(map(self.work, copied)))
 
 
 class Rewrite:
@@ -301,7 +314,7 @@ def peak_bytes(graph: Graph) -> int:
     for i, node in enumerate(graph.nodes):
         if stored[i] and i not in outputs and node.ins:
             n = sum(a.nbytes for a in node.avals)
-            change[i] += n
+            change[i if heavy(node) else max(era[i], 0)] += n
             change[last[i] + 1] -= n
     peak = alive = 0
     for c in change:
@@ -310,46 +323,48 @@ def peak_bytes(graph: Graph) -> int:
     return peak
 
 
-def _choices(at: Boundary, target: float) -> list[Choice]:
-    """Choices by falling rate, down to the first that keeps no more than ``target`` bytes (or the least there is)."""
-    found: dict[float, Choice] = {}
+def _best(at: Boundary, budget: float) -> Choice:
+    """The least work that brings the estimated peak down by the bytes the budget leaves out, or close to the lowest found."""
+    before = peak_bytes(at.graph)
+    goal = before - (1 - budget) * at.kept_before
+    peaks = {at.nothing: before}
 
-    def fits(rate: float) -> bool:
-        found[rate] = at.cut(rate)
-        return at.kept_bytes(found[rate]) <= target
+    def reached(rate: float, far: bool) -> bool:
+        choice = at.cut(rate, far)
+        if choice not in peaks:
+            peaks[choice] = peak_bytes(dce(Rewrite(at, choice).run()[0]))
+        return peaks[choice] <= goal
 
-    high, low = RATES
-    if not fits(high) and fits(low):
+    for far in (True, False):
+        high = RATES[0]
+        low = next((r for r in RATES if reached(r, far)), None)
+        if low is None or low == high:
+            continue
+        high = RATES[RATES.index(low) - 1]
         for _ in range(STEPS):
             middle = math.sqrt(high * low)
-            if fits(middle):
-                low = middle
-            else:
-                high = middle
-        found = {r: c for r, c in found.items() if r >= low}
-    return list(dict.fromkeys(found[r] for r in sorted(found, reverse=True)))
+            high, low = (high, middle) if reached(middle, far) else (middle, low)
+    lowest = min(peaks.values())
+    if lowest > WORTH * before:
+        return at.nothing
+    limit = max(goal, lowest + NEAR * (before - lowest))
+    return min([c for c, peak in peaks.items() if peak <= limit], key=lambda c: (c.work, peaks[c]))
 
 
 def recompute(graph: Graph, walks: Sequence[tuple[int, int]], budget: float) -> Graph:
     """An equal graph that keeps about ``budget`` of the bytes for each of its backward passes ``walks`` (first node, node
-    behind the last); its ``figures`` say what that means."""
+    behind the last), as far as that lowers the estimated peak; its ``figures`` say what that means."""
     total = Figures(0, 0, 0, 0, 0)
     walks = list(walks)
     for k, (start, _) in enumerate(walks):
         at = Boundary(graph, start, walks[:k])
-        best: tuple[int, Choice, Graph, list[int]] | None = None
-        for choice in _choices(at, budget * at.kept_before) if at.sinks else ():
-            fresh, moved = Rewrite(at, choice).run()
-            peak = peak_bytes(dce(fresh))
-            if best is None or peak <= best[0]:
-                best = peak, choice, fresh, moved
-        if best is None:
-            continue
-        _, choice, graph, moved = best
-        moved.append(len(graph.nodes))
-        walks = [(moved[a], moved[z]) for a, z in walks]
+        choice = _best(at, budget) if at.sinks else at.nothing
+        if choice is not at.nothing:
+            graph, moved = Rewrite(at, choice).run()
+            moved.append(len(graph.nodes))
+            walks = [(moved[a], moved[z]) for a, z in walks]
         copied = [at.nodes[i] for i in choice.again if at.roles[i] == FORWARD]
-        more = (at.kept_before, at.kept_bytes(choice), sum(a.nbytes for n in copied for a in n.avals), len(copied),
+        more = (at.kept_before, choice.nbytes, sum(a.nbytes for n in copied for a in n.avals), len(copied),
                 sum(map(flops_of, copied)))
         total = Figures(*[x + y for x, y in zip(total, more)])
     graph = dce(graph)
