@@ -36,6 +36,7 @@ LOOP_DTYPES = frozenset((bool_, uint8, int8, int16, int32, int64, uint32, float1
 MAX_NODES = 160  # of one group: bounds registers and compile time
 MAX_BUFFERS = 32
 SHORT = 16  # elements of a window
+TINY, REACH = 1 << 16, 8  # elements of groups that are merged to start fewer kernels, and how many such groups are looked at
 MAX_JOINED = 4  # operands of a concat that is folded into its reader
 SHRINKS = 4  # times fewer bytes that a group stores than it reads, so that running it early saves memory
 _INT_CHECKED = ("fmod", "remainder", "floordiv")  # on integers: divisors must be looked at, a library call does
@@ -100,7 +101,7 @@ def _foldable(node: Node) -> bool:
 class Partition:
     """One attempt at grouping, under given cuts."""
 
-    def __init__(self, graph: Graph, cuts: set[int]):
+    def __init__(self, graph: Graph, cuts: set[int], gather: bool = False):
         self.graph, self.cuts = graph, cuts
         self.producer = graph.producer()
         self.groups: dict[int, Group] = {}
@@ -112,9 +113,13 @@ class Partition:
         self.chain: dict[int, int] = {}  # folded host-scalar slot -> length of its chain
         self.rejected: list[str] = []
         self.outputs = set(graph.outputs)
+        self.alone = self.outputs - {s for n in graph.nodes for s in n.ins} if gather else set()  # outputs nobody reads
         for node in graph.nodes:
             self.place(node)
         self.siblings()
+        if gather:
+            self.sink()
+            self.gather()
 
     # ------------------------------------------------------------------------------------------------------ placing
     def place(self, node: Node) -> None:
@@ -124,7 +129,7 @@ class Partition:
         if op.kind == "leaf":
             self.sources.append(frozenset((node.slot,)))
             return
-        if _foldable(node) or self.is_scalar_chain(node):
+        if _foldable(node) or node.slot not in self.alone and self.is_scalar_chain(node):
             self.folded.add(node.slot)
             gates = self.sources[node.ins[1]] if node.op is AFTER else frozenset()
             parts = node.ins[:1] if node.op is AFTER else node.ins
@@ -309,6 +314,53 @@ class Partition:
                 if other.id in self.groups and live[0].id in self.groups and self.mergeable(live[0], other):
                     self.merge(live[0], other)
 
+    def sink(self) -> None:
+        """Move pointwise work on one large value to the group that reads its result, where that is another: then the value it
+        is made of is stored, which others often read too, and not a second one."""
+        readers: dict[int, set[int]] = {}
+        for g in self.groups.values():
+            for n in g.nodes:
+                for s in {x for i in n.ins for x in self.sources[i]}:
+                    readers.setdefault(s, set()).add(g.id)
+        fixed = {x for s in self.outputs for x in self.sources[s]} | self.cuts
+        for g in sorted(self.groups.values(), key=lambda g: -g.nodes[-1].slot):
+            for n in g.nodes[::-1] if not g.library else ():
+                ids = readers.get(n.slot, set())
+                if n.op.kind != "pointwise" or n.slot in fixed or len(ids) != 1 or g.id in ids or len(g.nodes) == 1:  # type: ignore[union-attr]
+                    continue
+                h = self.groups[next(iter(ids))]
+                made_of = {x for i in n.ins for x in self.sources[i]}
+                large = [s for s in made_of if self.aval(s).size * SHORT > n.avals[0].size]
+                if h.library or h.windows or n.avals[0].size != h.full or len(h.nodes) >= MAX_NODES or len(large) != 1:
+                    continue
+                kept = self.group_at(large[0]) is not g or readers[large[0]] != {g.id} or large[0] in fixed
+                if n.avals[0].nbytes * (2 if kept else 1) < self.aval(large[0]).nbytes:
+                    continue  # the result takes less memory
+                g.nodes.remove(n)
+                h.nodes = sorted([*h.nodes, n], key=lambda m: m.slot)
+                self.home[n.slot] = h.id
+                self.attach(h, n)
+                for x in (g, h):
+                    x.reads = {s for m in x.nodes for i in m.ins for s in self.sources[i] if self.group_at(s) is not x}
+                for s in made_of:
+                    readers[s] = {self.home[m.slot] for y in (g, h) for m in y.nodes for i in m.ins if s in self.sources[i]} | (
+                        readers[s] - {g.id})
+
+    def gather(self) -> None:
+        """Merge small groups over the same space that no path connects, near ones first, though they read nothing in common:
+        where starting a kernel takes longer than running it."""
+        alike: dict[tuple[int, int | None], list[int]] = {}
+        for g in sorted(self.groups.values(), key=lambda g: g.nodes[0].slot):
+            if not g.library and g.full <= TINY:
+                alike.setdefault((g.rows, g.width), []).append(g.id)
+        for ids in alike.values():
+            for n, first in enumerate(ids):
+                if first not in self.groups:
+                    continue
+                for other in ids[n + 1:n + 1 + (REACH if self.groups[first].full > 1 else len(ids))]:
+                    if other in self.groups and self.mergeable(self.groups[first], self.groups[other]):
+                        self.merge(self.groups[first], self.groups[other])
+
     def aval(self, slot: int):  # type: ignore[no-untyped-def]
         n = self.producer[slot]
         return n.avals[slot - n.slot]
@@ -367,12 +419,12 @@ def _same_space(a: Group, b: Group) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
-def schedule(graph: Graph) -> Schedule:
-    """Partition and lower ``graph`` (primitives only)."""
+def schedule(graph: Graph, gather: bool = False) -> Schedule:
+    """Partition and lower ``graph`` (primitives only). ``gather``: also merge what is small and independent."""
     cuts: set[int] = set()
     while True:
         found: list[Unfusable] = []
-        lowered = _lower_all(Partition(graph, cuts), found)
+        lowered = _lower_all(Partition(graph, cuts, gather), found)
         if not found:
             return lowered
         for cut in found:

@@ -28,7 +28,7 @@ from ..native.contraction import Product
 from . import matmul, opcodes
 from .compiler import Target
 from .printer import NONE, Arg, Printed, Printer, Val, X, Y, assemble
-from .tiling import WIDE, Tiling
+from .tiling import WIDE, Sizes, Tiling, ranked
 
 _SINGLE = ((128, 64, 32, 8, 3), (64, 64, 32, 4, 3), (64, 32, 32, 4, 3), (32, 64, 32, 4, 3), (32, 32, 32, 4, 3),
            (16, 64, 32, 4, 3), (64, 16, 32, 4, 3))
@@ -129,8 +129,12 @@ def choose(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None
         found = [t for t in found if deep % t[2] == 0] or [(m, n, max(16, math.gcd(deep, k)), w, s) for m, n, k, w, s in found]
     if c.kind == "conv_weight_grad_last" and c.channels >= FEW:
         found = [t for t in found if c.channels % t[1] == 0] or found
-    t = matmul.choose(c.product, dt, target, candidates=found, epilogue=epilogue)
-    return t if c.kind == "conv_weight_grad_last" else matmul.Tile(t.m, t.n, t.k, t.warps, t.stages, 1)
+    return _best(c, dt, target, found, epilogue)
+
+
+def _best(c: Problem, dt: dtype, target: Target, candidates: Sequence[Sizes], epilogue: Kernel | None = None) -> matmul.Tile:
+    tiles = ranked(c.product, dt, target, candidates=candidates, epilogue=epilogue)
+    return tiles[0] if c.kind == "conv_weight_grad_last" else next(t for t in tiles if t.parts == 1)
 
 
 def rows_at_once(c: Problem, dt: dtype, target: Target) -> int:
@@ -140,7 +144,7 @@ def rows_at_once(c: Problem, dt: dtype, target: Target) -> int:
     found = [t for t in CANDIDATES[dt] if c.rows % t[0] == 0]
     if not found:
         return 0
-    return matmul.choose(c.product, dt, target, candidates=found).m
+    return _best(c, dt, target, found).m
 
 
 def can_end_in(c: Problem, k: Kernel, slot: Any) -> bool:
@@ -592,6 +596,13 @@ class Behind(matmul.Epilogue):
         assert places is not None
         for d, (text, shape) in zip(order, places):
             self.side[d], self.texts[d] = shape, text
+        self.columns = c.product.n * c.groups
+
+    def coefficient(self, c: int) -> str:
+        """A distance in memory; rows of the result are an argument apart."""
+        if c % self.columns:
+            return str(c)
+        return "columns" if c == self.columns else f"({c // self.columns} * columns)"
 
     def statement(self, i: int, env: dict[int, Val]) -> Val:
         s = self.k.stmts[i]

@@ -101,7 +101,7 @@ def lower_plan(graph: Graph, sched: Schedule | None = None, target: Target = H10
 def prepared(graph: Graph, target: Target = H100) -> tuple[Graph, Schedule]:
     """The graph a plan is made of and its schedule."""
     graph = split_for(graph, target)
-    return graph, schedule(graph)
+    return graph, schedule(graph, gather=True)
 
 
 class Tiled(NamedTuple):

@@ -2,10 +2,10 @@
 
 Every statement becomes one line, a scalar or a block broadcast from the axes it depends on: values of kept axes have
 shape (BX,) or (BX, 1), values of reduced axes (1, BY), values of both (BX, BY). The tiling (see :mod:`tiling`) says which
-iteration axes lie along which side of the block. Extents and strides are literals, so that divisions are cheap and
-contiguity is provable; the number of rows (and of reduced points, when they are looped over) is a run-time argument, so
-a new batch size reuses the compiled code. Bounds and pointers carry a divisibility hint, without which there are no
-16-byte accesses. Where the bound is not divisible by 16, full blocks take a branch without masks.
+iteration axes lie along which side of the block. Extents are literals where many positions are divided by them; strides
+that keep accesses aligned, the number of rows (and of reduced points, when they are looped over) are run-time arguments, so
+a new batch size, or a layer of another width, reuses the compiled code. Bounds and pointers carry a divisibility hint,
+without which there are no 16-byte accesses. Where the bound is not divisible by 16, full blocks take a branch without masks.
 """
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from ...dtypes import float32
 from ...ir.location import format_location
 from .. import index
 from ..index import Ix
 from ..loop_ir import Access, Guard, Kernel, dependences, expressions_of, inputs_of, stage_of
 from . import opcodes, support
+from .channels import FEW, channels_tiling
 from .tiling import Tiling, choose, has_reduction, wide
 
 X, Y = "x", "y"
@@ -82,9 +84,11 @@ NONE: frozenset[str] = frozenset()
 class Printer:
     """State of printing one kernel."""
 
-    def __init__(self, k: Kernel, tiling: Tiling | None = None):
+    def __init__(self, k: Kernel, tiling: Tiling | None = None, lifts: bool = False):
         self.k = k
-        self.t = tiling or choose(k)
+        self.t = tiling or channels_tiling(k) or choose(k)
+        self.lifts = lifts  # whether sizes become arguments: kernels that differ in sizes only are one
+        self.sizes: dict[tuple[str, float], str] = {}  # those that did: (kind, number) -> name
         self.deps = dependences(k)
         self.stages = stage_of(k.stmts)
         self.sweeps = max(self.stages, default=0) + 1
@@ -108,7 +112,7 @@ class Printer:
         out = set()
         if self.t.x and (self.t.bx > 1 or self.rank == 1):
             out.add(X)
-        if self.t.y and self.ny % self.t.by:
+        if self.t.y and (self.ny % self.t.by or self.t.looped and self.nx * self.ny <= FEW):  # small: one code for any length
             out.add(Y)
         return frozenset(out)
 
@@ -142,11 +146,23 @@ class Printer:
                 text = f"({text})"
             shape |= s
             sign = "-" if c < 0 else "+"
-            term = text if abs(c) == 1 else f"{text} * {abs(c)}"
+            term = text if abs(c) == 1 else f"{text} * {self.coefficient(abs(c))}"
             parts.append(f"{sign} {term}" if parts or c < 0 else term)
         if e.const or not parts:
             parts.append(f"{'-' if e.const < 0 else '+'} {abs(e.const)}" if parts else str(e.const))
         return Val(" ".join(parts), shape)
+
+    def coefficient(self, c: int) -> str:
+        """A distance in memory: an argument where that costs nothing and hides nothing from the compiler."""
+        return self.lifted("step", c) if self.lifts and c % 16 == 0 else str(c)
+
+    def extent(self, n: int) -> str:
+        """What positions are divided by: a literal but where few are."""
+        return self.lifted("size", n) if self.lifts and self.reducing and n % 16 == 0 else str(n)
+
+    def lifted(self, kind: str, n: float) -> str:
+        """The argument for a number. Numbers of different kinds are different arguments even if they are equal here."""
+        return self.sizes.setdefault((kind, n), f"{kind}{len(self.sizes)}")
 
     def condition(self, guards: Sequence[Guard], env: Env) -> list[Val]:
         """Each guard as a comparison, sides that always hold left out."""
@@ -181,6 +197,8 @@ class Printer:
         name = self.name(i)
         if s.op == "const":
             value = np.frombuffer(s.attr, s.dtype.np)[0].item()
+            if self.lifts and self.reducing and s.dtype is float32 and particular(value):
+                return Val(self.lifted("number", value), NONE)
             text = opcodes.literal(value, s.dtype)
             inline = text is not None and all(self.inlines(j, i) for j in range(len(self.k.stmts)))
             inline = inline and all(st.value != i for st in self.k.stores)
@@ -427,8 +445,9 @@ class Printer:
             if n == len(axes) - 1:
                 self.let(f"i{d}", rest)
                 return
-            self.let(f"i{d}", f"{rest} % {self.k.extents[d]}")
-            rest = self.let(f"{side}{n + 1}", f"{rest} // {self.k.extents[d]}")
+            size = self.extent(self.k.extents[d])
+            self.let(f"i{d}", f"{rest} % {size}")
+            rest = self.let(f"{side}{n + 1}", f"{rest} // {size}")
 
     def side_y(self, text: str) -> None:
         """The y axis of the block: position, mask, iteration variables."""
@@ -491,7 +510,9 @@ class Printer:
         args.append(Arg("nx", size, self.nx, 16 if self.nx % 16 == 0 else 1))
         constants = [("BX", t.bx)]
         if self.bounded_y:
-            args.append(Arg("ny", size, self.ny, 16 if self.ny % 16 == 0 else 1))
+            args.append(Arg("ny", size, self.ny, 16 if self.ny % 16 == 0 and self.t.by > 32 else 1))
+        args += [Arg(name, "fp32", n, 1) if kind == "number" else Arg(name, size, n, 16)
+                 for (kind, n), name in self.sizes.items()]
         if self.rank == 2:
             constants.append(("BY", t.by))
         grid: list[tuple[str | int, int]] = [("nx", t.bx)]
@@ -527,6 +548,11 @@ def assemble(name: str, doc: Sequence[str], lines: Sequence[str], args: Sequence
                    stages, checks, kernel)
 
 
+def particular(value: float) -> bool:
+    """Whether a constant belongs to one size (a count, n / (n - 1)) rather than to a formula."""
+    return abs(value) >= 16 or len(f"{abs(np.float32(value))}".strip("0").replace(".", "").split("e")[0]) > 5
+
+
 def stable(source: str) -> str:
     """A source without what does not change its code: comments (the user's lines) and docstrings (sizes)."""
     return re.sub(r'  # [^\n]*|\n    """.*?"""', "", source, flags=re.DOTALL)
@@ -534,7 +560,7 @@ def stable(source: str) -> str:
 
 def print_kernel(k: Kernel, tiling: Tiling | None = None) -> Printed:
     """Triton source of a kernel. Raises NotImplementedError for an opcode this back end lacks."""
-    return Printer(k, tiling).build()
+    return Printer(k, tiling, lifts=True).build()
 
 
 __all__ = ["Arg", "Printed", "Printer", "assemble", "expressions_of", "print_kernel", "stable"]

@@ -214,54 +214,53 @@ def _number(node: Node) -> float:
 
 # ---------------------------------------------------------------------------------------------------------- computed again
 def again(graph: Graph) -> Graph:
-    """Rewrite 3: copies of cheap functions for each stage of the program that reads them. A stage ends at a product or a
-    reduction."""
+    """Rewrite 3: every loop-code reader of a later stage gets a cheap function of its own; a stage ends at a product or a
+    reduction. Where the copy turns out to run beside its original the two cost one computation too many, no memory."""
     level: list[int] = []
     b = GraphBuilder()
     new: list[int] = []
     cheap: dict[int, Node] = {}  # slot -> the node
-    copies: dict[tuple[int, int], int] = {}
     for node in graph.nodes:
         op = node.op
         assert op is not None
-        own = max([level[s] for s in node.ins], default=0) + (op.kind in ("contract", "reduce", "opaque", "index", "control"))
-        here = own - (op.kind != "pointwise" and op.kind != "view" and op.kind != "leaf")  # where its operands are read
-        ins = tuple([_copy(s, here, level, cheap, copies, b, new) for s in node.ins])
+        inside = max([level[s] for s in node.ins], default=0)
+        local: dict[int, int] = {}
+        if op.kind in ("pointwise", "reduce"):
+            ins = tuple([_copy(s, inside, level, cheap, local, b, new) for s in node.ins])
+        else:
+            ins = tuple([new[s] for s in node.ins])
         first = b.add(op, ins, node.attrs, node.avals, node.loc)
         new.extend(range(first, first + len(node.avals)))
-        level += [own] * len(node.avals)
-        if op.name in AFFINE and node.avals[0].size > 1:
-            large = [s for s in dict.fromkeys(node.ins) if graph_size(graph, node, s) * SMALL > node.avals[0].size]
-            if len(large) == 1:
+        level += [inside + (op.kind not in ("pointwise", "view", "leaf"))] * len(node.avals)
+        large = {s: a for s, a in zip(node.ins, node.in_avals) if a.size * SMALL > node.avals[0].size}
+        if op.name in AFFINE and node.avals[0].size > 1 and len(large) == 1:
+            (of,) = large.values()
+            if of.dtype.itemsize <= node.avals[0].dtype.itemsize:  # else the result is what takes less memory
                 cheap[node.slot] = node
     return b.graph(tuple([new[s] for s in graph.outputs]))
 
 
-def graph_size(graph: Graph, node: Node, s: int) -> int:
-    """Elements of an operand."""
-    return node.in_avals[node.ins.index(s)].size
-
-
-def _copy(s: int, at: int, level: list[int], cheap: dict[int, Node], copies: dict[tuple[int, int], int], b: GraphBuilder,
+def _copy(s: int, at: int, level: list[int], cheap: dict[int, Node], copies: dict[int, int], b: GraphBuilder,
           new: list[int]) -> int:
-    """The new slot of a value as a reader of stage ``at`` sees it."""
-    if s not in cheap or level[s] >= at:
-        return new[s]
+    """The new slot of a value as a reader whose operands are of stage ``at`` sees it."""
     todo = [s]
     while todo:
         t = todo[-1]
-        if (t, at) in copies:
+        if t in copies:
             todo.pop()
             continue
+        if t not in cheap or level[t] >= at:
+            copies[t] = new[t]
+            continue
         node = cheap[t]
-        missing = [i for i in node.ins if i in cheap and level[i] < at and (i, at) not in copies]
+        missing = [i for i in node.ins if i not in copies]
         if missing:
             todo += missing
             continue
-        ins = tuple([copies.get((i, at), new[i]) for i in node.ins])
-        copies[t, at] = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+        ins = tuple([copies[i] for i in node.ins])
+        copies[t] = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
         todo.pop()
-    return copies[s, at]
+    return copies[s]
 
 
 __all__ = ["again", "in_runs"]
