@@ -5,13 +5,17 @@ for a device, and ``state`` and ``state_dict()`` still hold ordinary tensors, as
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..device import CPU
 from ..dtypes import dtype, float32, float64, get_default_dtype
+from ..ir import recorder
 from ..ir.node import Value, aval, leaf_value
+from ..ir.recorder import scalar_aval
 from ..tensor import Tensor, wrap
 
 HOST_SCALARS = ("step", "eta", "mu", "mu_product")
@@ -51,3 +55,22 @@ def advance(state: dict[str, Any], key: str = "step") -> int:
     n = int(number(state[key])) + 1
     store(state, key, n)
     return n
+
+
+def advance_each(states: Sequence[dict[str, Any]]) -> list[int]:
+    """Add one to the step count of every state and return them as ints."""
+    region = recorder.state.region
+    log, at = partial(list.append, region.writes), region.slots
+    kinds = scalar_aval(float32), scalar_aval(float64)
+    out = []
+    for state in states:
+        t = state["step"]
+        v = t._v if t.__class__ is Tensor else None
+        if v is None or v.__class__ is not Value or v.region is not None or t._alias is not None or v.aval not in kinds:
+            out.append(advance(state))
+            continue
+        n = int(v.buffer) + 1
+        log((t, v, at))
+        t._v = leaf_value(v.aval, np.array(n, v.buffer.dtype))
+        out.append(n)
+    return out

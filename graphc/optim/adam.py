@@ -5,7 +5,7 @@ from typing import Any
 
 from ..ops.optim_steps import adam_apply, adam_hyper, hyper_dtype
 from ..tensor import Tensor
-from ._scalars import advance, scalar
+from ._scalars import advance_each, scalar
 from .optimizer import Optimizer, check_betas, check_fused, check_lr, positive, zeros
 
 
@@ -43,23 +43,24 @@ class Adam(Optimizer):
         decay_on = isinstance(decay, Tensor) or decay != 0
         made: dict[Any, Any] = {}
         hypers = []
+        states = [self.state[p] for p in params]
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
-        for p in params:
-            state = self.state[p]
+        for p, state in zip(params, states):
             if not state:
                 state["step"] = scalar(0.0)
                 state["exp_avg"], state["exp_avg_sq"] = zeros(p), zeros(p)
                 if amsgrad:
                     state["max_exp_avg_sq"] = zeros(p)
-            t, dt = advance(state), hyper_dtype(p)
+        for p, t in zip(params, advance_each(states)):
+            dt = hyper_dtype(p)
             hyper = made.get((dt, t))
             if hyper is None:
                 hyper = made[dt, t] = adam_hyper(
                     dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=decay,
                     bias_correction1=1 - beta1**t, bias_correction2_sqrt=(1 - beta2**t) ** 0.5, decoupled=decoupled)
             hypers.append(hyper)
-        moments = [[self.state[p][name] for p in params] for name in names]
-        adam_apply(params, [p.grad for p in params], moments, hypers, decay_on=decay_on,  # type: ignore[misc]
+        moments = [[state[name] for state in states] for name in names]
+        adam_apply(params, [p._grad for p in params], moments, hypers, decay_on=decay_on,  # type: ignore[misc]
                    decoupled=decoupled, amsgrad=amsgrad, maximize=group["maximize"])
 
 

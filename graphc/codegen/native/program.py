@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
+from operator import attrgetter, itemgetter
 from time import perf_counter
 from typing import Any
 
@@ -35,6 +36,7 @@ from .pipeline import Pipeline, Pipelines, bytes_inside, local_keys, words
 from .printed import where
 from .select import Selector
 
+_buffer, _contiguous = attrgetter("buffer"), attrgetter("flags.c_contiguous")
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
             "float32": "f4x", "float64": "d"}
@@ -100,6 +102,8 @@ class Program:
                 formats.append(_FORMATS.get(dt.name, "q"))
             else:
                 self.array_at.append(k)
+        at = self.array_at
+        self.pick_arrays: Callable[[Any], Any] = itemgetter(*at) if len(at) > 1 else lambda bindings: [bindings[i] for i in at]
         self.pack_scalars = struct.Struct("".join(formats))
         self.scalar_cells = np.zeros(max(1, len(self.scalar_at)) + 8, np.int64)
 
@@ -145,7 +149,7 @@ class Program:
                 if k is None:
                     continue
                 own = s.pointers[:4] if s.kernel is None else ()  # type: ignore[union-attr]  # a product's operands
-                for out, slot in overwritable(k):
+                for out, slot in sorted(overwritable(k), reverse=True):  # an update comes after the gradient it reads
                     if (out in outputs and writers[out] == 1 and out not in self.donor_of and slot in leaves
                             and slot not in outputs and slot not in taken and slot not in own
                             and self.avals[out] is self.avals[slot]
@@ -225,8 +229,9 @@ class Program:
         for x in sorted(self.by_call, key=str):
             self.object_of[x] = len(self.object_of)
         self.n_objects = len(self.object_of)
-        self.made = [self.object_of.get(x, -1) for x in self.outputs]
-        self.all_made = all(n >= len(self.array_at) for n in self.made)  # every result has memory of its own
+        made = [self.object_of.get(x, -1) for x in self.outputs]
+        own = len(made) > 1 and all(n >= len(self.array_at) for n in made)  # every result has memory of its own
+        self.made: Callable[[list[Any]], Any] | None = itemgetter(*made) if own else None
         self.ids = np.zeros(max(1, self.n_objects), np.int64)
         self.pack_ids = struct.Struct(f"={self.n_objects}q").pack_into
         self.err = np.zeros(2, np.int64)
@@ -370,11 +375,12 @@ class Program:
             self.rebase()
         if self.scalar_at:
             self.write_scalars(bindings)
-        objects: list[Any] = [bindings[k].buffer for k in self.array_at]
-        if not all([a.flags.c_contiguous for a in objects]):
+        objects: list[Any] = [*map(_buffer, self.pick_arrays(bindings))]
+        if not all(map(_contiguous, objects)):
             objects = [np.ascontiguousarray(a) for a in objects]
             free = ()  # a result must not land in memory of another layout
         try:
+            free = frozenset(free)
             objects += [bindings[donor].buffer if donor in free else new() for donor, new in self.fresh]
         except OutOfMemoryError as error:
             results = sum(self.avals[x].nbytes for x in dict.fromkeys(self.outputs) if x in self.wave_of)
@@ -458,8 +464,8 @@ class Program:
     def results(self, objects: list[Any], bindings: list[Any]) -> list[Any]:
         """Output buffers. Equal results share one: whoever wants to change a buffer counts its holders first; only what the
         outside may change without asking is copied."""
-        if self.all_made:
-            return [objects[n] for n in self.made]
+        if self.made is not None:
+            return list(self.made(objects))
         out: list[Any] = []
         for x in self.outputs:
             if x in self.object_of:
