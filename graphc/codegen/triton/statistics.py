@@ -4,10 +4,10 @@ Three rewrites, each exact but for rounding:
 
 1. A factor that does not vary along the rows leaves the sum: sum(x * w) = w * sum(x).
 2. A sum over rows becomes sums over runs of rows, then a small sum of those. The run is what one program of the convolution
-   behind the value computes, so the first step is printed into that convolution and reads no memory (:class:`conv.Behind`). The
-   variance keeps its two passes within a run: with a run's sum s, m = s/R and q = sum((x - m)^2), the whole sum of squares is
-   sum(q + R (m - mean)^2) (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-   variances", 1979), which is as accurate as two passes over memory.
+   behind the value computes, so the first step is printed into that convolution and reads no memory
+   (:class:`conv_problem.Behind`). The variance keeps its two passes within a run: with a run's sum s, m = s/R and
+   q = sum((x - m)^2), the whole sum of squares is sum(q + R (m - mean)^2) (Chan, Golub and LeVeque, "Updating formulae and a
+   pairwise algorithm for computing sample variances", 1979), which is as accurate as two passes over memory.
 3. A cheap function of one large value and of vectors is computed again by readers that run later (the normalised input in the
    backward pass), so that the large value alone is kept.
 """
