@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from .ir.location import format_location
+
+_ALIVE = 8  # values listed one by one
 
 
 class Recompile(NamedTuple):
@@ -12,6 +15,48 @@ class Recompile(NamedTuple):
 
     call: int
     reason: str
+
+
+class Alive(NamedTuple):
+    """A value that is alive when a plan needs most memory."""
+
+    nbytes: int
+    what: str
+    where: str  # the user's line
+
+
+class Memory(NamedTuple):
+    """What a plan needs, in bytes."""
+
+    inputs: int  # tensors it reads
+    results: int  # tensors it makes
+    reused: int  # bytes of results that may overwrite inputs nobody else holds
+    arena: int  # intermediates and scratch, all at once
+    alive: list[Alive]  # intermediates at that moment, largest first
+    kept_before: int  # forward values the backward pass reads, if nothing is computed again
+    kept: int  # the same within the memory budget
+    recomputed: int  # values computed again
+    flops: int  # of the products and convolutions among them
+
+    @property
+    def peak(self) -> int:
+        """Inputs, results and intermediates at once."""
+        return self.inputs + self.results - self.reused + self.arena
+
+    def __str__(self) -> str:
+        def mib(n: int) -> str:
+            return f"{n / 2**20:,.2f} MiB"
+
+        lines = [f"memory: {mib(self.peak)} at once: inputs {mib(self.inputs)}, results {mib(self.results)} "
+                 f"({mib(self.reused)} of them over inputs), intermediates {mib(self.arena)}"]
+        lines += [f"  {mib(a.nbytes)} {a.what} at {a.where}" for a in self.alive[:_ALIVE]]
+        if len(self.alive) > _ALIVE:
+            lines.append(f"  {mib(sum(a.nbytes for a in self.alive[_ALIVE:]))} in {len(self.alive) - _ALIVE} smaller ones")
+        if self.kept_before:
+            lines.append(f"kept for backward: {mib(self.kept)}"
+                         + (f" of {mib(self.kept_before)}; {mib(self.recomputed)} computed again, {self.flops / 1e9:,.2f} GFLOP"
+                            if self.recomputed or self.kept != self.kept_before else ""))
+        return "\n".join(lines)
 
 
 class Explanation:
@@ -35,6 +80,11 @@ class Explanation:
         run = getattr(self.plan, "run", None)
         return run.kernels() if run is not None and hasattr(run, "kernels") else []
 
+    @property
+    def memory(self) -> Memory | None:
+        """What the latest plan needs; None before there is one."""
+        return None if self.graph is None else _memory(self.plan)
+
     def __str__(self) -> str:
         lines = [f"calls: {self.calls}", f"plans built: {self.plans}", f"recompiled: {self.recompile_count} calls"]
         lines += [f"  call {r.call}: {r.reason}" for r in self.recompiles]
@@ -46,10 +96,73 @@ class Explanation:
         if self.graph is not None:
             from .ir.dump import to_text
 
-            lines += [f"latest plan: {len(self.graph.nodes)} nodes", to_text(self.graph)]
+            lines += [str(self.memory), f"latest plan: {len(self.graph.nodes)} nodes", to_text(self.graph)]
             if self.kernels:
                 lines.append(self.plan.run.to_text())
         return "\n".join(lines)
+
+
+def _memory(plan: Any) -> Memory:
+    from .ir.recorder import SCALAR
+
+    run = plan.run
+    graph = getattr(run, "graph", plan.graph)  # a back end may have rewritten it
+    avals = graph.slot_avals()
+    inputs = [n for n in graph.inputs if n.op is not SCALAR]
+    own = {n.slot for n in inputs}
+    donors = getattr(run, "donor_of", {})
+    return Memory(sum(n.avals[0].nbytes for n in inputs), sum(avals[s].nbytes for s in set(graph.outputs) - own),
+                  sum(avals[s].nbytes for s in set(graph.outputs) - own if s in donors), getattr(run, "arena_bytes", 0),
+                  _alive(run) if hasattr(run, "lives") else [], *_kept(plan))
+
+
+def _alive(run: Any) -> list[Alive]:
+    """Intermediates of a native plan in the wave that needs most, largest first."""
+    change = [0] * (len(run.waves) + 1)
+    for x in run.lives:
+        change[x.first] += x.nbytes
+        change[x.last + 1] -= x.nbytes
+    sums = list(accumulate(change))
+    peak = max(range(len(sums)), key=sums.__getitem__)
+    producer = run.graph.producer()
+    out = []
+    for x in sorted(run.lives, key=lambda x: -x.nbytes):
+        if x.first <= peak <= x.last:
+            slot = _slot_of(x.slot)
+            node = None if slot is None else producer[slot]
+            name = "?" if node is None else node.op.name if x.slot is slot else f"working memory of {node.op.name}"
+            what = f"{run.avals[x.slot]!r} {name}" if x.slot is slot else name
+            out.append(Alive(x.nbytes, what, format_location(None if node is None else node.loc)))
+    return out
+
+
+def _slot_of(key: Any) -> int | None:
+    """The slot a buffer belongs to: steps name theirs by tuples with a slot somewhere inside."""
+    todo = [key]
+    while todo:
+        k = todo.pop(0)
+        if isinstance(k, int):
+            return k
+        if isinstance(k, tuple):
+            todo += k
+    return None
+
+
+def _kept(plan: Any) -> tuple[int, int, int, int]:
+    """Bytes kept for backward without and with recomputation, bytes and flops computed again."""
+    from .ir.marks import with_turns, without_turns
+    from .ir.passes import PASSES
+    from .ir.passes.recompute import Boundary
+
+    f = plan.graph.figures
+    if f is not None:
+        return f.kept_before, f.kept, f.recomputed, f.flops
+    graph = with_turns(plan.recorded)
+    for p in PASSES:
+        graph = p(graph)
+    graph, walks = without_turns(graph)
+    kept = sum(Boundary(graph, start, walks[:k]).kept_before for k, (start, _) in enumerate(walks))
+    return kept, kept, 0, 0
 
 
 def difference(graph: Any, known: Sequence[Any]) -> str:
@@ -115,4 +228,4 @@ def _short(x: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-__all__ = ["Explanation", "Recompile", "difference"]
+__all__ = ["Alive", "Explanation", "Memory", "Recompile", "difference"]
