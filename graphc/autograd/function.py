@@ -1,6 +1,8 @@
 """``autograd.Function``: operations with a hand-written backward."""
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import AutogradError
@@ -37,6 +39,19 @@ class FunctionCtx:
     def set_materialize_grads(self, value: bool) -> None:
         """Whether missing output gradients arrive as zeros (default) or None."""
         self._materialize = value
+
+
+def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator for ``backward``: it runs without recording gradients, so what it gives cannot be differentiated again."""
+    @functools.wraps(fn)
+    def wrapped(ctx: Any, *args: Any) -> Any:
+        before, state.grad = state.grad, False
+        try:
+            return fn(ctx, *args)
+        finally:
+            state.grad = before
+
+    return wrapped
 
 
 class _OpName:

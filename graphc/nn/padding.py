@@ -147,3 +147,7 @@ class CircularPad3d(_CircularPad):
     """Pads ``(N, C, D, H, W)`` or ``(C, D, H, W)`` with values from the other ends."""
 
     _dims = 3
+
+
+_ConstantPadNd, _CircularPadNd = _ConstantPad, _CircularPad  # PyTorch's names of the base classes
+_ReflectionPadNd = _ReplicationPadNd = _Pad
