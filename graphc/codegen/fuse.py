@@ -69,6 +69,7 @@ class Schedule:
     steps: list[Kernel | Node]
     views: dict[int, tuple[int, Ix]]  # slot a library call reads in place: (slot in memory, element index over its axes)
     rejected: list[str]
+    waits: dict[int, frozenset[int]] = field(default_factory=dict)  # place of a step -> slots to be complete before, not read
 
 
 def _loopable(node: Node) -> bool:
@@ -475,10 +476,11 @@ def _lower_all(part: Partition, cuts: list[Unfusable]) -> Schedule:
     order = part.ordered()
     ready = {s: i for i, g in enumerate(order) for n in g.nodes for s in range(n.slot, n.end)}
     loose = [u for s in loose for u in _pieces(part, s, order, ready)]  # type: ignore[arg-type]
-    steps: list[tuple[int, int, Kernel | Node]] = []
+    steps: list[tuple[int, int, Kernel | Node, frozenset[int]]] = []
     for i, g in enumerate(order):
+        waits = frozenset().union(*[part.waits[s] for n in g.nodes for s in n.ins if s in part.waits])
         if g.library:
-            steps.append((2 * i, g.nodes[0].slot, g.nodes[0]))
+            steps.append((2 * i, g.nodes[0].slot, g.nodes[0], waits))
             continue
         extra = [u for u in loose if _home(part, u, ready) == i and _size_of(part, u) in (g.full, g.rows)]
         try:
@@ -488,7 +490,7 @@ def _lower_all(part: Partition, cuts: list[Unfusable]) -> Schedule:
             continue
         loose = [u for u in loose if u not in stored]
         if k is not None:
-            steps.append((2 * i, g.nodes[0].slot, k))
+            steps.append((2 * i, g.nodes[0].slot, k, waits))
     for u in loose if not cuts else ():
         node = producer[u] if isinstance(u, int) else u.concat
         try:
@@ -496,9 +498,11 @@ def _lower_all(part: Partition, cuts: list[Unfusable]) -> Schedule:
         except Unfusable as cut:
             cuts.append(cut)
             continue
-        steps.append((max([2 * ready[x] + 1 for x in _sources(part, u) if x in ready], default=-1), node.slot, k))
+        waits = _waits(part, u)
+        at = max([2 * ready[x] + 1 for x in _sources(part, u) | waits if x in ready], default=-1)
+        steps.append((at, node.slot, k, waits))
     steps.sort(key=lambda t: t[:2])
-    return Schedule([k for _, _, k in steps], views, part.rejected)
+    return Schedule([t[2] for t in steps], views, part.rejected, {i: t[3] for i, t in enumerate(steps) if t[3]})
 
 
 Loose = int | Piece
@@ -509,14 +513,19 @@ def _sources(part: Partition, u: Loose) -> frozenset[int]:
     return part.sources[u if isinstance(u, int) else u.concat.ins[u.operand]]
 
 
+def _waits(part: Partition, u: Loose) -> frozenset[int]:
+    """What must be complete before a movement result, or a piece of one, is made."""
+    return part.waits.get(u if isinstance(u, int) else u.concat.ins[u.operand], frozenset())
+
+
 def _size_of(part: Partition, u: Loose) -> int:
     return part.aval(u).size if isinstance(u, int) else u.concat.in_avals[u.operand].size
 
 
 def _home(part: Partition, u: Loose, ready: dict[int, int]) -> int | None:
-    """The place of the one group that computes what a movement result is made of."""
+    """The place of the one group that computes what a movement result is made of, if it need not wait for another."""
     groups = {ready[x] for x in _sources(part, u) if x in ready}
-    return groups.pop() if len(groups) == 1 else None
+    return groups.pop() if len(groups) == 1 and not _waits(part, u) else None
 
 
 def _pieces(part: Partition, slot: int, order: list[Group], ready: dict[int, int]) -> list[Loose]:

@@ -63,6 +63,7 @@ class Job:
     spaces: tuple[Space, ...] = ()  # how its work divides, if it can be called slice by slice
     matrices: int = 0  # how many independent products it computes
     streams: tuple[tuple[Key, int], ...] = ()  # (buffer, number that says whether stores to it go past the caches)
+    waits: frozenset[Key] = frozenset()  # what must be written before, though it is not read
 
     @property
     def name(self) -> str:

@@ -191,7 +191,8 @@ class _Steps:
         self.direct: list[set[int]] = []
         wrote: dict[Key, list[int]] = {}
         for i, (reads, writes) in enumerate(zip(self.reads, self.writes)):
-            needs = {p for x in reads for p in wrote.get(x, ())} | {p for x in writes for p in self.users.get(x, ())}
+            waits = {base_of(x) for x in getattr(steps[i], "waits", ())}
+            needs = {p for x in reads | waits for p in wrote.get(x, ())} | {p for x in writes for p in self.users.get(x, ())}
             self.direct.append(needs)
             for p in needs:
                 self.before[i] |= self.before[p] | 1 << p

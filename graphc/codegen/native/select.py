@@ -1,6 +1,8 @@
 """Which native code runs each step of a schedule: printed kernels, hand-written kernels, or a NumPy call."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...ir.node import Graph, Node
 from ...ir.optable import Prim
 from ...runtime import jit
@@ -45,7 +47,9 @@ class Selector:
         self.find_epilogues(readers)
         rows, rest = merge_sums(self.sched.steps, readers, set(self.graph.outputs))
         steps: list[Step] = []
+        stands: dict[int, frozenset[Key]] = {}  # product -> what its step writes
         for i, item in enumerate(self.sched.steps):
+            first = len(steps)
             if i in rows:
                 steps.append(columns_job(*rows[i], self.bits))
             elif i in rest:
@@ -54,6 +58,11 @@ class Selector:
                 steps += self.contraction(*self.epilogues[i])
             elif not isinstance(item, Node) or item.slot not in self.late:
                 steps += self.steps(item)
+            if i in self.sched.waits:
+                waits = frozenset([key for s in self.sched.waits[i] for key in stands.get(s, (s,))])
+                steps[first:] = [replace(s, waits=waits) if isinstance(s, Job) else s for s in steps[first:]]
+            if i in self.epilogues:  # the product itself may not be stored
+                stands[self.epilogues[i][0].slot] = frozenset().union(*[s.writes for s in steps[first:]])
         used = {self.sched.views.get(x, (x,))[0] for s in steps for x in s.reads} | set(self.graph.outputs)  # type: ignore[call-overload]
         return [s for s in steps if not isinstance(s, Job) or s.kernel is None or s.checks or not used.isdisjoint(s.writes)]
 
