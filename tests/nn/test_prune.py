@@ -119,8 +119,7 @@ def test_state_survives_and_training_goes_on() -> None:
     lambda p, net, m: p.ln_structured(net, "bias", 1, 2, 0), lambda p, net, m: p.ln_structured(net, "weight", 1, 2, 5),
     lambda p, net, m: p.remove(net, "weight"), lambda p, net, m: p.l1_unstructured(net, "nothing", 1),
     lambda p, net, m: p.l1_unstructured(net, "weight", 1, importance_scores=m.ones(3)),
-    lambda p, net, m: p.global_unstructured([(net, "weight")], p.LnStructured, amount=1, n=2),
-    lambda p, net, m: p.PruningContainer(3)])
+    lambda p, net, m: p.global_unstructured([(net, "weight")], p.LnStructured, amount=1, n=2)])
 def test_refusals(bad: Any) -> None:
     kinds = []
     for p, m in ((ours, graphc), (theirs, torch)):
