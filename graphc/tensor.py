@@ -226,6 +226,17 @@ class Tensor(TensorInfo):
             nv.gfn = alias.leaf
             self._v = nv
 
+    def _adopt(self, other: Tensor) -> None:
+        """``self.data = other`` for a tensor nobody else holds: its value becomes this tensor's own, so that it can be
+        overwritten in place."""
+        edge = self._read().gfn
+        if other._alias is not None or other._v.gfn is not None or other._v.__class__ is not Value:
+            self.data = other
+            return
+        self._alias, self._v = None, other._v
+        if edge is not None:
+            self._v.gfn = edge if edge.__class__ is AccumulateGrad else AccumulateGrad(self)
+
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(grad)`` when this tensor's gradient is computed; it may return a replacement."""
         edge = self._read().gfn

@@ -1,6 +1,7 @@
 """Moving and casting a module tree: the part of :class:`Module` about devices and dtypes."""
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -85,7 +86,10 @@ class ConvertMixin:
                 grad = param.grad
                 applied = fn(param.data if is_lazy(param) else param)
                 if applied is not param:
-                    param.data = applied
+                    if sys.getrefcount(applied) <= 2:
+                        param._adopt(applied)
+                    else:
+                        param.data = applied
                 if grad is not None:
                     grad_applied = fn(grad)
                     if grad_applied is not grad:

@@ -420,6 +420,37 @@ def case_optimizer_state() -> None:
     assert torch.equal(other[0].weight.cpu(), net[0].weight) and float(nn.utils.clip_grad_norm_(other.parameters(), 1.0)) == 0
 
 
+def case_results_take_memory_nobody_needs() -> None:
+    """A training step writes parameters and moments where they were; what others still hold or read is left alone."""
+    net = mlp().cuda()
+    opt = torch.optim.Adam(net.parameters(), lr=0.01)
+    x, y = (t.cuda() for t in vectors())
+    def places() -> list[int]:
+        return [t.data_ptr() for p in net.parameters() for t in (p, opt.state[p]["exp_avg"], opt.state[p]["exp_avg_sq"])]
+    seen = []
+    for _ in range(4):
+        loss = F.cross_entropy(net(x), y)
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        seen.append(places())
+    assert not KERNELS or seen[1] == seen[2] == seen[3]
+    kept = [p.detach().clone() for p in net.parameters()]
+    before = [p.tolist() for p in kept]
+    F.cross_entropy(net(x), y).backward()
+    opt.step()
+    assert [p.tolist() for p in kept] == before and any(p.tolist() != b for p, b in zip(net.parameters(), before))
+    for f in (lambda a, b: a.sub_(a @ b * 0.01), lambda a, b: a.add_(a.T), lambda a, b: a.mul_(a.sum(0)).add_(b), lambda a, b: a.tanh_(),
+              lambda a, b: a.add_(a.flip(0)), lambda a, b: a.cumsum_(1), lambda a, b: a[1:].add_(a[:-1]), lambda a, b: a.div_(a.norm())):
+        torch.manual_seed(0)
+        a, b = torch.randn(40, 40), torch.randn(40, 40)
+        c, d = a.cuda(), b.cuda()
+        torch.cuda.synchronize()
+        f(a, b)
+        f(c, d)
+        equal(c, a, 1e-4)
+
+
 def case_mixed_precision() -> None:
     def losses(where: str) -> list[float]:
         torch.manual_seed(0)

@@ -5,6 +5,7 @@ Host memory that is not page-locked is copied through page-locked pieces ("stagi
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections import deque
 from typing import Any
 
@@ -50,6 +51,14 @@ class DeviceBuffer:
                 self.owner.memory.used_by(buffer._block, stream.key)
             buffer = buffer._keep
 
+    def holders(self) -> int:
+        """How many objects hold this buffer, asked through one of them."""
+        return sys.getrefcount(self) - _CALL
+
+    def is_sole(self) -> bool:
+        """Whether this buffer is a whole block that no stream but its own works with."""
+        return self._block is not None and not self._block.users
+
     def free(self) -> None:
         """Give the memory back now; parts of it must not be used any more."""
         block, self._block = self._block, None
@@ -64,6 +73,16 @@ class DeviceBuffer:
 
     def __repr__(self) -> str:
         return f"DeviceBuffer({self.ptr:#x}, {self.nbytes} bytes, cuda:{self.device})"
+
+
+def _call_references() -> int:
+    """References that a call of :meth:`DeviceBuffer.holders` itself makes (they differ between Python versions)."""
+    held = (DeviceBuffer(0, 0, None, None),)  # type: ignore[arg-type]
+    return held[0].holders() - 1
+
+
+_CALL = 0
+_CALL = _call_references()
 
 
 def empty(nbytes: int, device: Any = None, stream: Stream | None = None, tag: Any = "") -> DeviceBuffer:

@@ -23,6 +23,12 @@ _KINDS = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}  # DLDataTypeCode; 4 is bfloat
 _BFLOAT = 4
 
 
+class Flags(NamedTuple):
+    """``writeable``: whether the memory belongs to one array alone and to one stream, so that work there may overwrite it."""
+
+    writeable: bool
+
+
 class Array(NamedTuple):
     """An array in device memory; ``strides`` in elements."""
 
@@ -30,6 +36,11 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype
+
+    @property
+    def flags(self) -> Flags:
+        """As of a NumPy array."""
+        return Flags(self.buffer.is_sole() and self.buffer.holders() == 1)
 
     def fetch(self) -> np.ndarray:
         """A copy on the host. Waits for it, and raises what kernels sent before have to report."""

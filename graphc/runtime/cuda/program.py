@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...codegen import memory as memory_plan
-from ...codegen.native.jobs import Cursor
+from ...codegen.loop_ir import Kernel
+from ...codegen.native.jobs import Cursor, overwritable
 from ...codegen.triton import autotune, compiler
 from ...codegen.triton.compiler import Target
 from ...codegen.triton.plan import Copy, Host, Launch, Lowering, Repeat, Step, launches, lower_plan, plain, prepared
@@ -52,6 +54,15 @@ def arena(stream: Stream, nbytes: int) -> DeviceBuffer:
     return found
 
 
+def distance(k: Kernel, out: Any, slot: Any) -> int:
+    """Statements on the shortest way from a value read to a value written in a kernel; many where there is none."""
+    away: list[int] = []
+    for s in k.stmts:
+        found = s.op == "load" and k.buffers[s.attr.buffer].slot == slot
+        away.append(0 if found else 1 + min([away[i] for i in s.args], default=len(k.stmts)))
+    return min(away[st.value] for st in k.stores if k.buffers[st.access.buffer].slot == out)
+
+
 class Program:
     """A plan on a device. Call with a buffer per array input and a number per scalar, in the order of ``graph.inputs``.
 
@@ -73,6 +84,7 @@ class Program:
         self.checks = any(x.printed.checks for x in launches(self.steps))
         self.place_inputs()
         self.place_rest()
+        self.find_donors()
         self.link()
 
     # ---------------------------------------------------------------------------------------------------- preparation
@@ -139,6 +151,32 @@ class Program:
         self.offsets, self.arena_bytes = memory_plan.plan(lives)
         memory_plan.check(lives, self.offsets)
         self.at.update({key: Pointer(ARENA, offset) for key, offset in self.offsets.items()})
+
+    def find_donors(self) -> None:
+        """Results that may take the memory of an input nobody else holds: the launch that writes the result reads the input at
+        the same index and is the last to read it, and no step of the host, which may fail, comes later. A result that is next
+        to the input in the formula comes first: a parameter stays where it is from step to step, and so do graphs."""
+        last: dict[Any, int] = {}
+        written: Counter[Any] = Counter()
+        safe = 0
+        for n, step in enumerate(self.steps):
+            reads, writes, _ = self.touched(step)
+            last.update(dict.fromkeys(reads, n))
+            written.update(writes)
+            safe = n + 1 if isinstance(step, Host) else safe
+        arrays = {self.graph.inputs[k].slot: k for k in self.arrays}
+        kept = {self.base(s) for s in self.graph.outputs}
+        pairs: list[tuple[int, Any, Any]] = []
+        for n, step in enumerate(self.steps[safe:], safe):
+            if not isinstance(step, Launch) or step.printed.kernel is None:
+                continue
+            pairs += [(distance(step.printed.kernel, out, slot), out, slot) for out, slot in overwritable(step.printed.kernel)
+                      if out in step.writes and out in self.fresh and written[out] == 1 and slot in arrays and slot not in kept
+                      and last[slot] == n and step.keys.count(slot) == 1 and self.avals[slot].nbytes == self.nbytes[out]]
+        self.donor_of: dict[Any, int] = {}  # result -> number of the input
+        for _, out, slot in sorted(pairs, key=lambda p: p[0]):
+            if out not in self.donor_of and arrays[slot] not in self.donor_of.values():
+                self.donor_of[out] = arrays[slot]
 
     def touched(self, step: Step) -> tuple[set[Any], set[Any], dict[Any, int]]:
         """(keys read, keys written, bytes of buffers that are no slots)."""
@@ -210,8 +248,9 @@ class Program:
         return self.at[key]
 
     # --------------------------------------------------------------------------------------------------------- running
-    def __call__(self, values: Sequence[Any], stream: Stream) -> list[Array]:
-        """The results, in order with the stream's work. Raises IndexOutOfRangeError, OutOfMemoryError, CudaError."""
+    def __call__(self, values: Sequence[Any], stream: Stream, free: Collection[int] = ()) -> list[Array]:
+        """The results, in order with the stream's work. Inputs of numbers in ``free`` may be overwritten. Raises
+        OutOfMemoryError, CudaError."""
         with self.lock:
             if self.last is not None and self.last != stream:
                 stream.follow(self.last)  # one set of cells and arguments
@@ -223,7 +262,8 @@ class Program:
                     b.record_stream(stream)
             if self.cells is not None:
                 self.cells.write([values[k] for k in self.scalars], stream)
-            fresh = [buffers.empty(self.nbytes[slot], stream=stream, tag=f"result of {self.label}") for slot in self.fresh]
+            fresh = [values[self.donor_of[slot]] if self.donor_of.get(slot, -1) in free else
+                     buffers.empty(self.nbytes[slot], stream=stream, tag=f"result of {self.label}") for slot in self.fresh]
             work = arena(stream, self.arena_bytes) if self.arena_bytes else None
             memory = [work, self.cells.memory if self.cells else None, self.error, *given, *fresh]
             pointers = tuple([0 if b is None else b.ptr for b in memory])
@@ -266,7 +306,9 @@ class Program:
         nbytes = self.nbytes[key] if key in self.nbytes else self.avals[key].nbytes
         whole: DeviceBuffer | None = memory[at.number]
         assert whole is not None or not nbytes
-        return whole.view(at.offset, nbytes) if whole is not None else buffers.empty(0, self.owner.index)
+        if whole is None:
+            return buffers.empty(0, self.owner.index)
+        return whole if nbytes == whole.nbytes and not at.offset else whole.view(at.offset, nbytes)
 
     def place_of(self, slot: int) -> tuple[Any, int, tuple[int, ...]]:
         """(key in memory, first element, strides in elements) of a value."""
@@ -287,7 +329,9 @@ class Program:
             strides = contiguous(av.shape)  # sides of one element may have any
         whole = self.memory_of(key, memory)
         size = av.dtype.itemsize
-        return Array(whole.view(start * size, extent(av.shape, strides) * size), av.shape, strides, av.dtype.np)
+        nbytes = extent(av.shape, strides) * size
+        part = whole if nbytes == whole.nbytes and not start else whole.view(start * size, nbytes)
+        return Array(part, av.shape, strides, av.dtype.np)
 
     def on_host(self, step: Host, values: Sequence[Any], memory: list[Any], stream: Stream) -> None:
         """Carry out a node with NumPy."""

@@ -6,7 +6,8 @@ stream of each device, and the host waits only where it needs data: for results 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,20 @@ class RegionPlan:
         wanted.update(s for p in self.parts for s, number, _ in p.takes if not number)
         self.numbers = [(s, recorded.inputs[k].avals[0].dtype) for k, s in self.whole.numbers if s in wanted]
         self.run = self
-        self.donors: tuple[int, ...] = ()
+        self.donors: tuple[int, ...] = tuple(self._donors())
+
+    def _donors(self) -> Iterator[int]:
+        """Bindings whose memory results of the only part that reads them would take."""
+        binding = {slot: k for k, slot, d in self.whole.leaves if d is not CPU}
+        reads = Counter(s for p in self.whole.parts for s in p.reads)
+        reads.update(s for s, _ in self.whole.outputs)
+        for p in self.parts:
+            if isinstance(p, _DevicePart) and p.program is not None:
+                for k in p.program.donor_of.values():
+                    slot = p.part.reads[k]
+                    if slot in binding and reads[slot] == 1 and self.whole.home[slot] is p.device:
+                        p.gives[binding[slot]] = k
+                        yield binding[slot]
 
     def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
         env: dict[tuple[int, device], Any] = {(slot, d): bindings[k].buffer for k, slot, d in self.whole.leaves}
@@ -83,7 +97,7 @@ class RegionPlan:
             return found
 
         for part in self.parts:
-            for slot, made in zip(part.writes, part.run(at, numbers)):
+            for slot, made in zip(part.writes, part.run(at, numbers, free)):
                 env[slot, part.device] = made
         return self.owned([at(slot, d) for slot, d in self.whole.outputs], bindings)
 
@@ -150,7 +164,7 @@ class _HostPart:
         self.plan = host_plan(part.graph)
         self.takes = [(slot, leaf.op is SCALAR, leaf.avals[0]) for slot, leaf in zip(part.reads, part.graph.inputs)]
 
-    def run(self, at: Any, numbers: dict[int, Any]) -> list[Any]:
+    def run(self, at: Any, numbers: dict[int, Any], free: Collection[int]) -> list[Any]:
         given = [numbers[s] if number else leaf_value(av, at(s, CPU)) for s, number, av in self.takes]
         out: list[Any] = self.plan(given)
         return out
@@ -169,6 +183,7 @@ class _DevicePart:
     def __init__(self, part: Part, host_plan: HostPlan):
         self.part, self.device, self.writes = part, part.device, part.writes
         self.program: Program | None = None
+        self.gives: dict[int, int] = {}  # binding of the region -> input whose memory a result may take
         try:
             self.program = self._compiled()
             graph = self.program.graph
@@ -186,7 +201,7 @@ class _DevicePart:
         except _BUGS as bug:
             raise CompileError(f"internal error in the GPU back end ({type(bug).__name__}: {bug})") from bug
 
-    def run(self, at: Any, numbers: dict[int, Any]) -> Sequence[Any]:
+    def run(self, at: Any, numbers: dict[int, Any], free: Collection[int]) -> Sequence[Any]:
         if self.program is None:
             return self.on_host(at, numbers)
         given = []
@@ -197,7 +212,7 @@ class _DevicePart:
                 given.append(scalar_buffer(numbers[slot], av.dtype).item())
             else:
                 given.append(at(slot, CPU).item())
-        return self.program(given, devices.current_stream(self.device))
+        return self.program(given, devices.current_stream(self.device), [self.gives[b] for b in free if b in self.gives])
 
     def on_host(self, at: Any, numbers: dict[int, Any]) -> list[Any]:
         given = []
