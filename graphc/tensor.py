@@ -275,6 +275,7 @@ class Tensor(TensorInfo):
             if t is not None:
                 t._grad = g if t.grad is None else wrap(P.add(t.grad._read(), g._read()))
 
+        keep.retains = True  # type: ignore[attr-defined]
         self.register_hook(keep)
 
     @property
@@ -585,6 +586,8 @@ def accumulate_grad(t: Tensor, g: Value, create_graph: bool) -> None:
         for _, fn in list(hooks.values()):
             new = fn(wrap(g))
             if new is not None:
+                if new.shape != t.shape:
+                    raise ShapeError(f"hook 'hook' has changed the size of value: {tuple(new.shape)} for {tuple(t.shape)}")
                 g = value_of(new)
     have = t.grad
     if have is None:

@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..device import CPU
+from ..dtypes import float32
 from ..errors import AutogradError, ShapeError
 from ..ir import build as P
+from ..ir.location import format_location
 from ..ir.marks import BEGIN, END
 from ..ir.node import Value
-from ..ir.recorder import state
+from ..ir.recorder import evaluated, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value
 from ..tensor import wrap
 from . import splice
+from .mode import anomaly
 
 _SECOND_TIME = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
@@ -87,6 +90,8 @@ class Walk:
                                     f"{len(edges)}, got {len(grads)})")  # type: ignore[arg-type]
             if gn.node.avals[0].device is not CPU:
                 grads = _to_inputs(gn, grads)
+            if anomaly.check:
+                _look_for_nan(gn, grads)
             for edge, d in zip(edges, grads):  # type: ignore[arg-type]
                 if edge is not None and d is not None:
                     self.push(edge, d)
@@ -100,6 +105,18 @@ class Walk:
                     self.captured[gn, k] = gk
         elif gn in self.capture:
             self.captured[gn] = g
+
+
+def _look_for_nan(gn: GradNode, grads: Sequence[Any]) -> None:
+    """AutogradError if a gradient holds a NaN: under ``detect_anomaly``."""
+    for k, (edge, g) in enumerate(zip(gn.edges or (), grads)):
+        if edge is None or g is None or g.aval.dtype.category < 2:
+            continue
+        if evaluated(P.reduce("max", P.cast(P.isnan(g), float32), tuple(range(g.aval.ndim)), False) if g.aval.size
+                     else P.full((), 0.0, float32)) > 0:
+            where = f" recorded at {format_location(gn.node.loc)}" if gn.rule is None else ""
+            raise AutogradError(f"Function '{gn.name()}' returned nan values in its {k}th output; the forward operation was"
+                                f"{where or ' a custom Function'}")
 
 
 def _to_inputs(gn: GradNode, grads: Sequence[Any]) -> Sequence[Any]:
@@ -136,17 +153,27 @@ def _run_hooks(gn: GradNode, g: Any) -> Any:
     """Tensor hooks: each may replace the cotangent of its output."""
     from ..tensor import value_of, wrap
 
-    for index, fn in list(gn.hooks.values()):
+    hooks = list(gn.hooks.values())
+    if len(hooks) > 1:  # what retain_grad() keeps is what the other hooks made of it
+        hooks.sort(key=lambda h: getattr(h[1], "retains", False))
+    for index, fn in hooks:
         have = g[index] if isinstance(g, list) else g
         if have is None:
             continue
         new = fn(wrap(have))
         if new is not None:
             if isinstance(g, list):
-                g[index] = value_of(new)
+                g[index] = replaced(have, value_of(new))
             else:
-                g = value_of(new)
+                g = replaced(have, value_of(new))
     return g
+
+
+def replaced(old: Value, new: Value) -> Value:
+    """What a hook returned in place of ``old``, or RuntimeError if its shape is another."""
+    if new.aval.shape != old.aval.shape:
+        raise ShapeError(f"hook 'hook' has changed the size of value: {list(new.aval.shape)} for {list(old.aval.shape)}")
+    return P.cast(new, old.aval.dtype)
 
 
 def _needed(roots: Sequence[Any], targets: set[Any]) -> set[Any]:
@@ -187,7 +214,7 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
     targets = {edge_key(e) for e in wrt} if wrt is not None else set()
     only = _needed(roots, targets) if wrt is not None else None
     w = Walk(targets, keep, only)
-    at = splice.point(roots, cots, keep) if wrt is None and not create_graph else None
+    at = splice.point(roots, cots, keep) if wrt is None and not create_graph and not anomaly.check else None
     known = at.replay() if at is not None else None
     if known is not None:
         w.leaves = known

@@ -18,6 +18,7 @@ class FunctionCtx:
     def __init__(self) -> None:
         self._saved: tuple[Any, ...] = ()
         self._not_differentiable: set[int] = set()
+        self._dirty: set[int] = set()
         self._materialize = True
         self.needs_input_grad: tuple[bool, ...] = ()
 
@@ -34,7 +35,8 @@ class FunctionCtx:
         self._not_differentiable = {id(t) for t in tensors}
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Accepted: graphc's values are immutable, so an in-place forward needs no bookkeeping."""
+        """These inputs were changed in place: they are outputs now, and gradients reach them through ``backward``."""
+        self._dirty = {id(t) for t in tensors}
 
     def set_materialize_grads(self, value: bool) -> None:
         """Whether missing output gradients arrive as zeros (default) or None."""
@@ -106,14 +108,19 @@ def _attach(cls: type[Function], ctx: FunctionCtx, values: list[Value | None], o
     gn.ins = gn.out = gn.hooks = gn.home = None
     gn.seq = next_sequence()
     single = len(tensors) == 1
-    gn.rule = lambda node, g: _call_backward(cls, ctx, [g] if single else g, out_values)
+    avals = [v.aval if v is not None else None for v in values]
+    gn.rule = lambda node, g: _call_backward(cls, ctx, [g] if single else g, out_values, avals)
     fresh: dict[int, Tensor] = {}
     for k, (t, v) in enumerate(zip(tensors, out_values)):
         if id(t) in ctx._not_differentiable or not v.aval.dtype.is_floating_point:
             continue
         nv = alias_value(v)
         nv.gfn = gn if single else OutputEdge(gn, k)
-        fresh[id(t)] = wrap(nv)
+        if id(t) in ctx._dirty:
+            t._write(nv)
+            fresh[id(t)] = t
+        else:
+            fresh[id(t)] = wrap(nv)
     # A saved output must not keep its own gradient node alive; without create_graph only its data is needed.
     ctx._saved = tuple([_detached(s) if id(s) in fresh else s for s in ctx._saved])
     result = [fresh.get(id(o), o) for o in outs]
@@ -124,7 +131,7 @@ def _detached(t: Tensor) -> Tensor:
     return wrap(alias_value(t._read()))
 
 
-def _call_backward(cls: type[Function], ctx: FunctionCtx, g: Any, out_values: list[Value]) -> list[Any]:
+def _call_backward(cls: type[Function], ctx: FunctionCtx, g: Any, out_values: list[Value], avals: list[Any]) -> list[Any]:
     from ..ir import build as P
 
     grads = []
@@ -140,4 +147,19 @@ def _call_backward(cls: type[Function], ctx: FunctionCtx, g: Any, out_values: li
     if len(back) != n:
         raise AutogradError(f"function {cls.__name__}Backward returned an incorrect number of gradients (expected {n}, "
                             f"got {len(back)})")
-    return [b._read() if isinstance(b, Tensor) else None for b in back]
+    return [_fitting(cls, k, b._read(), aval) if isinstance(b, Tensor) and aval is not None else None
+            for k, (b, aval) in enumerate(zip(back, avals))]
+
+
+def _fitting(cls: type[Function], k: int, g: Value, aval: Any) -> Value:
+    """A gradient that ``backward`` returned, in its input's shape and dtype. RuntimeError if it does not broadcast from it."""
+    from ..ir import build as P
+
+    have, want = g.aval.shape, aval.shape
+    if have != want:
+        lead = len(have) - len(want)
+        if lead < 0 or any(w not in (1, h) for h, w in zip(have[lead:], want)):
+            raise AutogradError(f"Function {cls.__name__}Backward returned an invalid gradient at index {k} - got {list(have)} "
+                                f"but expected shape compatible with {list(want)}")
+        g = P.sum_to(g, want)
+    return P.cast(g, aval.dtype) if g.aval.dtype is not aval.dtype else g

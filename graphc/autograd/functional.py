@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import AutogradError
+from ..errors import ArgumentTypeError, AutogradError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.tape import AccumulateGrad
@@ -27,6 +27,8 @@ def _seeds(tensors: Sequence[Tensor], grads: Sequence[Any]) -> tuple[list[Any], 
                 raise AutogradError("grad can be implicitly created only for scalar outputs, got shape "
                                     f"{tuple(v.aval.shape)}; pass gradient= of that shape")
             cot = P.full_like(v, 1)
+        elif not isinstance(g, Tensor):
+            raise ArgumentTypeError(f"gradients can be either Tensors or None, not {type(g).__name__}")
         else:
             cot = engine.check_cotangent(v, value_of(g), f"grad_output[{i}]")
         edges.append(v.gfn)
@@ -73,6 +75,8 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
          is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
     """Gradients of ``outputs`` with respect to ``inputs`` as a tuple of tensors; ``.grad`` fields are untouched."""
     outs, ins = _listed(outputs), _listed(inputs)
+    if is_grads_batched:
+        return _batched(outs, ins, _listed(grad_outputs), retain_graph, create_graph, allow_unused, materialize_grads)
     grads = _listed(grad_outputs) if grad_outputs is not None else [None] * len(outs)
     edges, cots = _seeds(outs, grads)
     wrt = [_edge_of(t) for t in ins]
@@ -93,11 +97,21 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     return tuple(results)
 
 
+def _batched(outs: list[Any], ins: list[Any], grads: list[Any], retain: bool | None, create_graph: bool,
+             allow_unused: bool | None, materialize: bool) -> tuple[Any, ...]:
+    """One vector-Jacobian product per row of ``grads`` along their first dimension, stacked."""
+    n = grads[0].shape[0]
+    rows = [grad(outs, ins, [None if g is None else g[i] for g in grads], True if i + 1 < n else retain, create_graph, True,
+                 allow_unused, False, materialize) for i in range(n)]
+    return tuple([None if column[0] is None else wrap(P.concat(tuple([P.reshape(t._read(), (1, *t.shape)) for t in column]), 0))
+                  for column in zip(*rows)])
+
+
 def _leaf_hooks(acc: AccumulateGrad, g: Value) -> Value:
     for _, fn in list(acc.hooks.values()):
         new = fn(wrap(g))
         if new is not None:
-            g = value_of(new)
+            g = engine.replaced(g, value_of(new))
     return g
 
 

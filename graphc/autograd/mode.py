@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,10 @@ class set_grad_enabled(_Mode):
     def __enter__(self) -> Any:
         return self
 
+    def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        state.grad = self.before[-1]  # as a decorator it is for the function only
+        return super().__call__(fn)
+
 
 def is_grad_enabled() -> bool:
     """Whether gradients are being recorded in this thread."""
@@ -130,19 +135,43 @@ def is_inference_mode_enabled() -> bool:
     return not state.grad
 
 
-class detect_anomaly(_Mode):
-    """Accepted for compatibility; see ``graphc.config`` for how failing ops report their line."""
+class _Anomaly(threading.local):
+    """Whether backward walks of this thread look for NaN."""
 
-    __slots__ = ()
+    check = False
+
+
+anomaly = _Anomaly()
+
+
+class detect_anomaly:
+    """Inside the block a backward pass that makes a NaN raises RuntimeError, which names the operation and the line that
+    recorded it. Every gradient is read for that, so it is slow."""
 
     def __init__(self, check_nan: bool = True):
-        super().__init__(state.grad)
+        self._check = bool(check_nan)
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(anomaly.check)
+        anomaly.check = self._check
+
+    def __exit__(self, *exc: object) -> None:
+        anomaly.check = self._before.pop()
 
 
 class set_detect_anomaly(detect_anomaly):
-    """Accepted for compatibility."""
-
-    __slots__ = ()
+    """Look for NaN in backward passes from now on, or stop; as a context manager, as it was before at the end."""
 
     def __init__(self, mode: bool, check_nan: bool = True):
-        super().__init__(check_nan)
+        super().__init__(mode and check_nan)
+        self._before.append(anomaly.check)
+        anomaly.check = self._check
+
+    def __enter__(self) -> None:
+        pass
+
+
+def is_anomaly_enabled() -> bool:
+    """Whether backward passes of this thread look for NaN."""
+    return anomaly.check
