@@ -42,6 +42,7 @@ _LATENT = frozenset(("_forward_hooks_with_kwargs", "_forward_hooks_always_called
                      "_optimizer_state_dict_post_hooks", "_optimizer_load_state_dict_pre_hooks",
                      "_optimizer_load_state_dict_post_hooks"))
 _STATE_DICTS = frozenset(("state_dict", "load_state_dict"))
+_RUN = frozenset(("__call__", "__getattr__", "__getattribute__", "__iter__", "__len__", "__getitem__", "__enter__", "__exit__"))
 _MOST = 50_000  # guards; checking more would take longer than the Python it saves
 _STATELESS = frozenset(("builtins", "typing", "abc", "enum", "collections", "collections.abc", "dataclasses"))
 _EFFECTS = frozenset(("print", "input", "open", "exec", "eval", "globals", "locals", "vars", "breakpoint", "id", "next", "iter",
@@ -75,7 +76,7 @@ class Scene:
         self.generators: list[Generator] = [default_generator]
         self.optimizers: list[Optimizer] = []
         self.names: set[str] = set()  # every name and string the program's own code mentions
-        self._seen: set[int] = {id(default_generator)}
+        self._seen: set[Any] = {id(default_generator)}
         self._kept: list[Any] = list(roots)  # ids stay taken while the scene lives
         self._todo: list[Any] = list(roots)
         self._latent: list[tuple[Any, str]] = []
@@ -134,7 +135,7 @@ class Scene:
             for e in x:
                 self.guards.append((VALUE, _Members(x), e, True))
         elif isinstance(x, type):
-            self._class(x)
+            self._class(x, True)
         elif isinstance(x, types.ModuleType):
             self._module(x)
         else:
@@ -174,8 +175,16 @@ class Scene:
                 elif name in _EFFECTS and hasattr(builtins, name):
                     raise Hidden(f"{name}()")
 
-    def _class(self, cls: type) -> None:
-        """The program's own classes may hold state and code; those of graphc and of Python hold none."""
+    def _kind(self, cls: type) -> None:
+        """The class of an object."""
+        if ("kind", id(cls)) not in self._seen:
+            self._seen.add(("kind", id(cls)))
+            self._kept.append(cls)
+            self._class(cls, False)
+
+    def _class(self, cls: type, calls: bool) -> None:
+        """The program's own classes may hold state and code; those of graphc and of Python hold none. ``calls``: whether
+        objects may be made of it; an object there already has its ``__init__`` behind it."""
         for c in cls.__mro__:
             if ours(c.__module__) or c.__module__ in _STATELESS:
                 continue
@@ -183,8 +192,7 @@ class Scene:
                 raise Hidden(f"an object of type {c.__module__}.{c.__qualname__}")
             self.guards.append((LENGTH, c.__dict__, None, len(c.__dict__)))
             for key, x in c.__dict__.items():
-                if key.startswith("__") and key not in ("__call__", "__init__", "__getattr__", "__getattribute__", "__iter__",
-                                                        "__len__", "__getitem__", "__enter__", "__exit__"):
+                if key.startswith("__") and key not in _RUN and not (calls and key == "__init__"):
                     continue
                 for part in _unwrapped(x):
                     self._entry(ITEM, c.__dict__, key, x) if part is x else self._push(part)
@@ -223,14 +231,14 @@ class Scene:
         if own is None or any(c.__dict__.get("__slots__") for c in cls.__mro__ if not ours(c.__module__)):
             raise Hidden(f"an object of type {cls.__module__}.{cls.__qualname__}")
         if not ours(cls.__module__):
-            self._push(cls)
+            self._kind(cls)
         self._mapping(own)
 
     def _optimizer(self, opt: Optimizer) -> None:
         """As any object, but a learning rate that is a number is guarded apart: a schedule may become an input."""
         self.optimizers.append(opt)
         if not ours(type(opt).__module__):
-            self._push(type(opt))
+            self._kind(type(opt))
         for group in opt.param_groups:
             self._seen.add(id(group))
             self.guards.append((LENGTH, group, None, len(group)))

@@ -1,7 +1,7 @@
 """The shortest way to run a replayed program, for calls where microseconds count.
 
 :class:`Variant` puts a region together and flushes it. That is general, and costs three times what the plan's own
-preparation does. Where everything is of the plainest kind - positional tensors as arguments, no views, whole tensors written,
+preparation does. Where everything is of the plainest kind - whole tensors as positional arguments, whole tensors written,
 fresh gradients, fresh results - a :class:`Shortcut` checks the same guards in one pass over the tensors, calls the plan, and
 puts the results in place. Whatever is not as expected makes it step aside before anything has happened; so does a plan that
 raises, which leaves what it was given as it was: the general way then finds and reports the same error.
@@ -31,7 +31,7 @@ MISS = object()  # the shortcut does not fit this call
 _MASK = (1 << 64) - 1
 _count = sys.getrefcount
 _WRITES = frozenset(("tensor", "new grad", "no grad"))
-_SOURCES = frozenset(("tensor", "arg", "number", "constant"))
+_SOURCES = frozenset(("tensor", "arg", "arg storage", "number", "constant"))
 
 
 class Shortcut:
@@ -54,7 +54,7 @@ class Shortcut:
             place["tensor", id(t)] = len(place)
         n = len(place)
         at = {"constant": n, "number": n + len(o.constants)}
-        order = [at[kind] + x if kind in at else place[kind, x if kind == "arg" else id(x)] for kind, x in o.sources]
+        order = [at[kind] + x if kind in at else x if kind != "tensor" else place[kind, id(x)] for kind, x in o.sources]
         self.cells: Any = itemgetter(*order) if len(order) > 1 else lambda cells: (cells[order[0]],)
         self.written = [(x, k, o.live[k][2]) for kind, x, k in o.writes if kind == "tensor"]
         self.grads = [(x, k, o.live[k][2]) for kind, x, k in o.writes if kind == "new grad"]
@@ -83,9 +83,11 @@ class Shortcut:
             return None
         cells: list[Any] = []
         for t, av in zip(args, self.shapes):
-            if t.__class__ is not Tensor or t._alias is not None or t._grad is not None:
+            if t.__class__ is not Tensor or t._grad is not None:
                 return None
-            v = t._v
+            v, a = t._v, t._alias
+            if a is not None and (a.chain or a.detached or a.storage.value is not v or a.version != a.storage.version):
+                return None
             if v.aval is not av or v.region is not None or v.__class__ is not Value or v.gfn is not None or v in cells:
                 return None
             cells.append(v)
@@ -183,8 +185,9 @@ def shortcut(variant: Variant) -> Shortcut | None:
     """The shortest way to run a variant, or None where only the general way will do."""
     o = variant.seen
     plain_args = o.arguments.outline == (tuple, (tuple, *[("t", Tensor)] * len(o.arguments.shapes)), ("d",))
-    fresh = all(s[1:] == (i, i, None) for i, s in enumerate(o.arguments.shapes))
-    if not plain_args or not fresh or o.handles or o.shared or any(kind not in _SOURCES for kind, _ in o.sources):
+    fresh = all(s[1:3] == (i, i) and s[3] in (None, (i, (), False, s[0])) for i, s in enumerate(o.arguments.shapes))
+    one = all(o.sources[n] == ("arg storage", i) and more == [("arg", i)] for n, more in o.shared for _, i in more)
+    if not plain_args or not fresh or not one or o.handles or any(kind not in _SOURCES for kind, _ in o.sources):
         return None
     if any(kind not in _WRITES for kind, _, _ in o.writes) or any(s[0] is not None or s[4] for _, s in variant.tensors):
         return None

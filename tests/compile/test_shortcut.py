@@ -165,3 +165,37 @@ def test_in_place_changes_between_calls(taken: list[bool]) -> None:
                     t.net[3].bias.grad.add_(1)
     same(fast, slow)
     assert any(taken)
+
+
+@pytest.mark.parametrize("mode", ["default", "replay"])
+def test_an_index_checked_before_an_update_in_place(mode: str) -> None:
+    """The embedding's gradient checks its indices again, after parameters may have been overwritten: the first check counts."""
+    graphc.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(50, 64), nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU(), nn.Linear(64, 5))
+    opt = graphc.optim.Adam(net.parameters(), lr=0.01)
+
+    @graphc.compile(mode=mode)
+    def step(x: Any, y: Any) -> Any:
+        opt.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        return loss.detach()
+
+    rng = np.random.default_rng(0)
+    x, y = graphc.tensor(rng.integers(0, 50, (32, 16))), graphc.tensor(rng.integers(0, 5, 32))
+    for _ in range(20):
+        step(x, y)
+    state = [p.detach().numpy().copy() for p in net.parameters()]
+    moments = [opt.state[p]["exp_avg"].numpy().copy() for p in net.parameters()]
+    for bad in (x.clone().fill_(50), x - 60):
+        with pytest.raises(IndexError):
+            step(bad, y)
+        for p, was, m in zip(net.parameters(), state, moments):
+            np.testing.assert_array_equal(p.detach().numpy(), was)
+            np.testing.assert_array_equal(opt.state[p]["exp_avg"].numpy(), m)
+    with pytest.raises(IndexError):
+        step(x, y + 5)
+    for p, was in zip(net.parameters(), state):
+        np.testing.assert_array_equal(p.detach().numpy(), was)
+    assert np.isfinite(step(x, y).item())

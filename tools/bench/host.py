@@ -3,7 +3,8 @@
     python tools/bench/host.py [--write]
 
 prints a markdown table; ``--write`` puts it into ``RESULTS.md`` beside this file. Every figure is a median of repeats; each
-peer runs in its own process and is skipped when it is not installed. The program is one training step of the
+peer runs in its own process and is skipped when it is not installed (other environments: ``GRAPHC_BENCH_PYTHON_JAX`` and so
+on, as in compare.py). The program is one training step of the
 784-64-10 perceptron, batch 64, cross entropy, SGD, from the same weights; losses of all must agree.
 """
 from __future__ import annotations
@@ -15,9 +16,14 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import systems  # noqa: E402
+
 START, END = "<!-- host -->", "<!-- /host -->"
 
 GRAPHC_STEP = """
@@ -130,10 +136,66 @@ print(json.dumps({"step_us": statistics.median(ts[2:]) * 1e6}))
 """
 
 
-def child(code: str) -> dict | None:
+WORKLOAD = """
+import json, statistics, sys, time
+sys.path[:0] = [HERE, ROOT]
+import systems, workloads
+w = workloads.WORKLOADS[NAME]
+program = systems.build(SYSTEM, w, workloads.config(w, TINY), workloads.arrays(w, TINY), 1)
+inside, clock = [0.0], time.thread_time  # of this thread: what else the machine does counts for nothing
+if SYSTEM.startswith("graphc"):  # the time in kernels is measured apart
+    from graphc.runtime import pool
+    plain = pool.run
+    def run(address):
+        t = clock(); plain(address); inside[0] += clock() - t
+    pool.run = run
+whole, beyond, losses = [], [], []
+for k in range(REPEATS):
+    inside[0] = 0.0
+    t, own = time.perf_counter(), clock()
+    out = program.step(*program.inputs); program.wait(out)
+    t, own = time.perf_counter() - t, clock() - own
+    if k < 5: losses.append(float(program.values(out)[0].reshape(-1)[0]))
+    whole.append(t); beyond.append(own - inside[0])
+half = REPEATS // 2
+print(json.dumps({"whole_us": statistics.median(whole[half:]) * 1e6, "beyond_us": statistics.median(beyond[half:]) * 1e6,
+                  "losses": losses}))
+"""
+
+
+def workload(system: str, name: str, tiny: bool, repeats: int) -> dict | None:
+    """Times of a workload's step in one system, one thread, in a process of its own."""
+    python = os.environ.get("GRAPHC_BENCH_PYTHON_" + systems.SYSTEMS.get(system, ("", "graphc"))[1].upper(), sys.executable)
+    head = f"HERE, ROOT = {HERE!r}, {os.path.dirname(os.path.dirname(HERE))!r}\n"
+    head += f"SYSTEM, NAME, TINY, REPEATS = {system!r}, {name!r}, {tiny}, {repeats}\n"
+    with tempfile.TemporaryDirectory() as cache:
+        return child(head + WORKLOAD, python, systems.environment(system, 1, cache, False))
+
+
+def host_rows() -> list[tuple[str, str]]:
+    """What a call costs besides its kernels, ours and the peers'."""
+    rows = []
+    for name, title in (("mlp", "MLP 784-64-10, batch 64, SGD"), ("gpt", "char-GPT, 4 layers, AdamW")):
+        for system, how in (("graphc_compile", "compile"), (systems.REPLAY, 'compile(mode="replay")')):
+            found = workload(system, name, False, 2000 if name == "mlp" else 60)
+            if found:
+                rows.append((f"host cost beyond kernels, {title}: graphc, {how}", f"{found['beyond_us']:.0f} us"))
+    reference: list[float] | None = None
+    for system in ("torch", "torch_compile", "jax", "tinygrad", "graphc_compile", systems.REPLAY):
+        title = "graphc, replay" if system == systems.REPLAY else systems.SYSTEMS[system][0]
+        found = workload(system, "mlp", True, 60 if system == "tinygrad" else 1000)
+        if found:
+            reference = reference or found["losses"]
+            assert all(abs(a - b) < 1e-4 for a, b in zip(reference, found["losses"])), f"{system}: losses differ"
+        rows.append((f"whole step of a tiny MLP, where kernels take next to nothing: {title}",
+                     f"{found['whole_us']:.0f} us" if found else "not installed"))
+    return rows
+
+
+def child(code: str, python: str = sys.executable, more: dict[str, str] | None = None) -> dict | None:
     """Run ``code`` in its own process with one thread; its last line is JSON. None when it cannot run."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(more or {})}
+    done = subprocess.run([python, "-c", code], env=env, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "failed", file=sys.stderr)
         return None
@@ -180,6 +242,7 @@ def table() -> str:
         ("whole MLP step, graphc compiled (NumPy back end)", f"{compiled['step_us']:.0f} us"),
         ("whole MLP step, PyTorch eager, 1 thread", f"{torch['step_us']:.0f} us" if torch else "not installed"),
         ("whole MLP step, tinygrad, host only (NULL device)", f"{tiny['step_us']:.0f} us" if tiny else "not installed"),
+        *host_rows(),
     ]
     cpu = platform.processor() or platform.machine()
     head = (f"Date {time.strftime('%Y-%m-%d')}; {cpu}, {os.cpu_count()} cores, 1 thread used; Python {platform.python_version()}, "

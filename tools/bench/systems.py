@@ -17,6 +17,7 @@ SYSTEMS = {  # name -> (column title, interpreter group for --python-for and GRA
     "graphc": ("graphc eager", "graphc"),
     "graphc_compile": ("graphc.compile", "graphc"),
 }
+REPLAY = "graphc_replay"  # graphc.compile(mode="replay"), measured in host.py only
 PACKAGES = {"torch": ["torch"], "jax": ["jax", "jaxlib"], "tinygrad": ["tinygrad"], "numpy": ["numpy"], "graphc": ["numpy", "llvmlite"]}
 NEW_BATCH = ("torch", "torch_compile", "jax", "numpy", "graphc", "graphc_compile")  # tinygrad's jit takes one shape only
 
@@ -72,7 +73,7 @@ def build(system: str, w: Workload, c: dict[str, Any], a: Arrays, threads: int) 
         from graphc.ir import recorder
 
         graphc.set_num_threads(threads)
-        whole = graphc.compile if system == "graphc_compile" else None
+        whole = {"graphc_compile": graphc.compile, REPLAY: graphc.compile(mode="replay")}.get(system)
         return TorchLike(graphc, w, c, a, whole=whole, force=recorder.flush)
     if system == "tinygrad" and not any(shutil.which(x) for x in (os.environ.get("CC", "clang"), "clang")):
         raise Skip("no clang for its CPU back end")

@@ -62,8 +62,11 @@ class Job:
     epilogue: Kernel | None = None  # what a product's tiles pass through on their way to memory
     spaces: tuple[Space, ...] = ()  # how its work divides, if it can be called slice by slice
     matrices: int = 0  # how many independent products it computes
+    row_tiles: int = 0  # in how many equal parts the rows of each can be cut at most; 0: they are not even
+    by_rows: Callable[[int], Job] | None = None  # the job with so many parts of rows as the next axis of its work
     streams: tuple[tuple[Key, int], ...] = ()  # (buffer, number that says whether stores to it go past the caches)
     waits: frozenset[Key] = frozenset()  # what must be written before, though it is not read
+    tests: tuple[Any, ...] = ()  # all that it checks: (key of the indices, size, whether they may count from the end)
 
     @property
     def name(self) -> str:
@@ -148,6 +151,24 @@ def overwritable(k: Kernel) -> list[tuple[int, int]]:
             loads = [s.attr for s in k.stmts if s.op == "load" and s.attr.buffer == b]
             if all(a.ix == st.access.ix and not a.guards for a in loads):
                 out.append((k.buffers[st.access.buffer].slot, k.buffers[b].slot))
+    return out
+
+
+def checked_whole(k: Kernel) -> set[tuple[Any, int, bool]]:
+    """(slot, size, whether negative ones count from the end) of index buffers a kernel checks every element of."""
+    out = set()
+    for s in k.stmts:
+        load = k.stmts[s.args[0]] if s.op == "check" else None
+        if load is None or load.op != "load" or load.attr.guards or s.attr[2]:
+            continue
+        buffer, terms = k.buffers[load.attr.buffer], load.attr.ix.terms
+        if load.attr.ix.const or not all(isinstance(d, int) for d, _ in terms):
+            continue
+        span = 1
+        for stride, extent in sorted((stride, k.extents[d]) for d, stride in terms):
+            span = span * extent if stride == span else 0
+        if span == buffer.size:
+            out.add((buffer.slot, s.attr[0], s.attr[1]))
     return out
 
 

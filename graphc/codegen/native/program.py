@@ -31,7 +31,7 @@ from .. import memory as memory_plan
 from ..fuse import Schedule, schedule, total_bytes
 from ..split import split_reductions
 from ..verify import verify_schedule
-from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, overwritable, parts_of
+from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, checked_whole, overwritable, parts_of
 from .pipeline import Pipeline, Pipelines, bytes_inside, local_keys, words
 from .printed import where
 from .select import Selector
@@ -126,20 +126,23 @@ class Program:
         """Results that may overwrite an input nobody else holds: DESIGN's rule, by waves.
 
         The only kernel writing the result reads the input at the identical index, every other reader of the input runs in an
-        earlier wave, and nothing that can fail (an index check, a library call) runs in that wave or later, so that a
-        failed plan has never touched the user's tensors.
+        earlier wave, and nothing that can fail (an index check that did not pass before, a library call) runs in that wave
+        or later, so that a failed plan has never touched the user's tensors.
         """
         readers: dict[Key, list[tuple[int, int]]] = {}
-        safe = 0
+        safe, tested = 0, set[Any]()
         for w, wave in enumerate(self.waves):
             for s in wave:
                 for x in s.reads:
                     readers.setdefault(self.base_of(x), []).append((w, id(s)))
-                if isinstance(s, Call) or s.checks:
+                tests = getattr(s, "tests", ())
+                if isinstance(s, Call) or s.checks and (not tests or not tested.issuperset(tests)):
                     safe = w + 1
+            tested.update(*[checked_whole(s.kernel) for s in wave if isinstance(s, Job) and s.kernel is not None])
         leaves = {n.slot: k for k, n in enumerate(self.inputs) if n.op is not SCALAR}
         writers = Counter(x for wave in self.waves for s in wave for x in s.writes)
         outputs = set(self.outputs)
+        place = {out: n for n, out in enumerate(self.outputs)}
         self.donor_of: dict[int, int] = {}  # result slot -> binding number
         taken: set[int] = set()
         self.first_donation = len(self.waves)
@@ -149,7 +152,8 @@ class Program:
                 if k is None:
                     continue
                 own = s.pointers[:4] if s.kernel is None else ()  # type: ignore[union-attr]  # a product's operands
-                for out, slot in sorted(overwritable(k), reverse=True):  # an update comes after the gradient it reads
+                # in the program's order from the end, so that an update is paired with what it updates
+                for out, slot in sorted(overwritable(k), key=lambda pair: (place.get(pair[0], -1), pair[1]), reverse=True):
                     if (out in outputs and writers[out] == 1 and out not in self.donor_of and slot in leaves
                             and slot not in outputs and slot not in taken and slot not in own
                             and self.avals[out] is self.avals[slot]

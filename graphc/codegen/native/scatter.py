@@ -286,7 +286,8 @@ def take_put_jobs(attrs: Any, base: Aval, idx: Aval, src: Aval, keys: Sequence[K
             numbers = (*numbers, cols, 1, cols, 0, 1, outer, n * cols, 0, m * cols)
         else:
             kernel = _rows_kernel(dt, idx.dtype, mode, wrap, bits)
-        return Job(*kernel, [*used, "err"], numbers, set(used), {to}, work=src.size + m, checks=True)
+        return Job(*kernel, [*used, "err"], numbers, set(used), {to}, work=src.size + m, checks=True,
+                   tests=((keys[1], n, wrap),))
 
     return _around(out, keys[0], dt, mode, base.size * pair, unique, bits, make)
 
@@ -321,7 +322,8 @@ def scatter_jobs(attrs: Any, base: Aval, idx: Aval, src: Aval, keys: Sequence[Ke
         kernel = _points_kernel(dt, idx.dtype, mode, False, len(axes), cols == 1)
         numbers = (math.prod([a[0] for a in axes]), whole[axis], shape[axis], cols, *strides[axis], *steps,
                    *[x for a in axes for x in a])
-        return Job(*kernel, [to, keys[1], keys[2], "err"], numbers, {to, keys[1], keys[2]}, {to}, work=idx.size, checks=True)
+        return Job(*kernel, [to, keys[1], keys[2], "err"], numbers, {to, keys[1], keys[2]}, {to}, work=idx.size, checks=True,
+                   tests=((keys[1], whole[axis], False),))
 
     return _around(out, keys[0], dt, mode, base.size, unique, bits, make)
 
