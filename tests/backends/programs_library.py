@@ -10,7 +10,7 @@ import numpy as np
 import programs
 from programs import FIXED, STEPS, Exact, Grower, Program, fits
 
-from graphc.dtypes import bool_, int32, int64
+from graphc.dtypes import bfloat16, bool_, float32, float64, int32, int64
 
 
 def _times(e: Exact | None, f: Exact | None) -> Exact | None:
@@ -44,6 +44,24 @@ def contract(g: Grower) -> None:
     e = fits(Exact(e.top * depth, e.bits), dt) if e is not None and dt.is_floating_point else None
     g.emit("contract", (a, b), (tuple([i for i, _ in batch]), tuple([j for _, j in batch]), tuple([i for i, _ in chosen]),
                                 tuple([j for _, j in chosen])), FIXED if not dt.is_floating_point else e)
+
+
+def batched(g: Grower) -> None:
+    """A product of the matrices of two stacks, or of one with itself, perhaps transposed."""
+    a = g.of(lambda v: len(g.shape(v)) >= 3 and g.dt(v).is_floating_point)
+    if a is None:
+        return
+    sa, dt = g.shape(a), g.dt(a)
+    lead = tuple(range(len(sa) - 2))
+    b = g.of(lambda v: g.dt(v) is dt and len(g.shape(v)) == len(sa) and g.shape(v)[:-2] == sa[:-2]
+             and bool(set(g.shape(v)[-2:]) & set(sa[-2:])))
+    assert b is not None  # a itself at least
+    sb, n = g.shape(b), len(lead)
+    i, j = g.pick([(i, j) for i in (n, n + 1) for j in (n, n + 1) if sa[i] == sb[j]])
+    if math.prod(sa[:-2]) * sa[2 * n + 1 - i] * sb[2 * n + 1 - j] > programs.LIMIT or g.magnitude(a) > 1e4 or g.magnitude(b) > 1e4:
+        return
+    e = _times(g.exact[a], g.exact[b])
+    g.emit("contract", (a, b), (lead, lead, (i,), (j,)), fits(Exact(e.top * sa[i], e.bits), dt) if e is not None else None)
 
 
 def scan(g: Grower) -> None:
@@ -113,6 +131,14 @@ def put(g: Grower) -> None:
 
 
 LIBRARY_STEPS = (*STEPS, (contract, 2.0), (scan, 1.0), (sort, .7), (put, .8))
+STACKS = ((6, 17, 9), (4, 3, 9, 8), (2, 2, 33, 4), (12, 5, 20), (3, 16, 16), (2, 5, 7, 7))
+STACK_STEPS = ((batched, 4.0), *[(step, w) for step, w in STEPS if step.__name__ not in ("arg", "indexing", "iota")])
+
+
+def stacks(seed: int) -> Program:
+    """A program with chains of batched products."""
+    return programs.grow(seed, STACKS[seed % len(STACKS)], ((float32,), (float64,), (float32, bfloat16))[seed % 7 % 3],
+                         steps=STACK_STEPS)
 
 
 def magnitude_of_scan(x: np.ndarray, axis: int, reverse: bool) -> np.ndarray:

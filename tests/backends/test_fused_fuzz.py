@@ -8,7 +8,7 @@ import harness
 import numpy as np
 import programs
 import pytest
-from programs_library import LIBRARY_STEPS, forgiving
+from programs_library import LIBRARY_STEPS, forgiving, stacks
 
 from graphc.codegen import index
 from graphc.codegen.fuse import schedule
@@ -48,6 +48,11 @@ def test_random_programs_native(start: int, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("start", range(3000, 3300, CHUNK))
 def test_random_programs_with_library_calls(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run_native(range(start, start + CHUNK), lambda seed: programs.grow(seed, steps=LIBRARY_STEPS), monkeypatch)
+
+
+@pytest.mark.parametrize("start", range(5000, 5060, 20))
+def test_random_programs_with_stacks_of_matrices(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_native(range(start, start + 20), stacks, monkeypatch)
 
 
 @pytest.mark.parametrize("start", range(0, 100, CHUNK))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as TF
+from programs_library import stacks
 
 import graphc
 import graphc.nn.functional as GF
@@ -259,6 +260,19 @@ def test_intermediates_stay_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "12 slices" in whole.to_text()
 
 
+def test_results_in_place_of_operands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights lie where the scores were, but not where these are needed again."""
+    def again(q: Any, k: Any, v: Any) -> Any:
+        s = P.matmul(q, P.permute(k, (0, 2, 1)))
+        return (P.matmul(P.mul(P.matmul(softmax(s), P.exp(s)), s), v),)
+
+    shapes, matrix = [(12, 40, 16)] * 3, 40 * 40 * 4
+    (p,) = check(lambda q, k, v: (attend(q, k, v),), shapes, monkeypatch)
+    assert p.size == matrix + 16 * 64 * 4
+    (p,) = check(again, shapes, monkeypatch)
+    assert p.size >= 3 * matrix
+
+
 def test_what_others_read_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     def fn(q: Any, k: Any, v: Any) -> Any:
         p = softmax(P.matmul(q, P.permute(k, (0, 2, 1))))
@@ -359,15 +373,30 @@ def test_stores_past_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(value == (key not in p.local) for key, value in flags.items())
 
 
-def test_large_slices_and_few_slices_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = [(3, 64, 16)] * 3
     graph = graph_of(lambda q, k, v: (attend(q, k, v),), shapes)
     assert len(found(Program(graph))) == 1
-    monkeypatch.setattr(pipeline, "LIMIT", 2 * 64 * 64 * 4)  # two matrices of scores, but not the packed keys
-    assert not found(Program(graph))
+    monkeypatch.setattr(pipeline, "SMALL", 64 * 64 * 4)  # a matrix of scores, but not the packed keys
+    monkeypatch.setattr(pipeline, "BLOCK", 8 * 64 * 4)
+    (p,) = found(Program(graph))
+    assert p.slices == 24 and not any(isinstance(x, tuple) for x in p.local)
+    assert same_either_way(graph, arrays_of(graph, shapes), monkeypatch)[0].slices == 24
     monkeypatch.undo()
     graphc.set_num_threads(5)
-    assert not found(Program(graph))  # three of five threads
+    (p,) = found(Program(graph))
+    assert p.slices == 12  # three would leave two of five threads idle
+    assert not found(Program(graph_of(lambda q, k, v: (attend(q, k, v),), [(3, 63, 16)] * 3)))  # no equal parts
+
+
+@pytest.mark.parametrize("queries,keys,slices", [(1024, 1024, 32), (1000, 900, 100), (512, 2048, 32)])
+def test_long_contexts(queries: int, keys: int, slices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All scores of a head would be 4 MB; parts of its rows are not."""
+    shapes = [(4, queries, 32), (4, keys, 32), (4, keys, 32)]
+    graph = graph_of(lambda q, k, v: (attend(q, k, v),), shapes)
+    (p,) = same_either_way(graph, arrays_of(graph, shapes), monkeypatch)
+    assert p.slices == slices and p.size <= pipeline.BLOCK
+    assert Program(graph).arena_bytes < 3 << 20
 
 
 def test_new_batch_sizes_compile_nothing() -> None:
@@ -411,6 +440,17 @@ def test_indices_out_of_range_are_reported() -> None:
         p(harness.bindings_of(graph, [q, table, bad]))
     harness.same_bits(p(harness.bindings_of(graph, [q, table, good])), Program(graph)(harness.bindings_of(graph, [q, table, good])),
                       "after an error")
+
+
+@pytest.mark.parametrize("start", range(6000, 6040, 20))
+def test_random_programs(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs with chains of batched products: pipelines change no bit, and there are many."""
+    count = 0
+    for seed in range(start, start + 20):
+        p = stacks(seed)
+        monkeypatch.setattr(memory, "last_level_cache", lambda size=seed % 2 << 25: size)
+        count += len(same_either_way(run_passes(p.graph), harness.bindings_of(p.graph, p.arrays), monkeypatch))
+    assert count > 5
 
 
 # --------------------------------------------------------------------------------------------------------------- slices

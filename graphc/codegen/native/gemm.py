@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...dtypes import dtype
 from ..loop_ir import Kernel
 from .gemm_dots import dots
-from .gemm_kernel import DTYPES, fused_kernel, product_kernel
+from .gemm_kernel import DTYPES, WORDS, fused_kernel, product_kernel
 from .gemm_operand import Operand, touched
 from .gemm_pack import pack_kernel, sum_kernel
 from .jobs import Job, Space, kernel_space
@@ -67,30 +67,46 @@ def gemm_jobs(dt: dtype | str, batch: tuple[int, ...], m: int, n: int, k: int, a
     jobs: list[Job] = []
     if pack_b(p, b, span):
         b, b_panel = _pack(p, jobs, b, "b", (b.row, b.col), n, span, min(p.width, span)), k * span
-        read = [_read(p, b, (-(-n // span) * span * k, 1))]
+        axes_b = [(-(-n // span) * span * k, 1)]
     else:
-        b_panel, read = span * b.col, [_read(p, b, (k, b.row), (n, b.col))]
+        b_panel, axes_b = span * b.col, [(k, b.row), (n, b.col)]
     if pack_a(p, a):
         a, a_tile = _pack(p, jobs, a, "a", (a.col, a.row), m, rows, min(p.width, rows)), k * rows
-        read.append(_read(p, a, (-(-m // rows) * rows * k, 1)))
+        axes_a = [(-(-m // rows) * rows * k, 1)]
     else:
-        a_tile = rows * a.row
-        read.append(_read(p, a, (m, a.row), (k, a.col)))
+        a_tile, axes_a = rows * a.row, [(m, a.row), (k, a.col)]
     packed = "float32" if name in ("bfloat16", "float16") else name
     made = _product(p, packed, rows, vectors, a, a_tile, b, b_panel, epilogue)
     if len(made) == 1:
-        made[0].matrices, made[0].spaces = p.matrices, (*read, *_written(p, made[0], epilogue))
+        job = made[0]
+        job.matrices, job.row_tiles = p.matrices, m // rows if m % rows == 0 else 0
+        job.spaces = _spaces(p, job, a, axes_a, b, axes_b)
+        job.by_rows = lambda parts: _by_rows(p, job, parts, _spaces(p, job, a, axes_a, b, axes_b, parts))
     return [*jobs, *made]
 
 
-def _read(p: _Problem, x: Operand, *axes: tuple[int, int]) -> Space:
-    """What a product reads of an operand: in every matrix ``axes`` (size, stride)."""
-    return touched(x.key, p.itemsize, x.offset, [*zip(p.batch, x.batch), *axes], len(p.batch))
+def _by_rows(p: _Problem, job: Job, parts: int, spaces: tuple[Space, ...]) -> Job:
+    """The product whose tasks are ``parts`` equal parts of the rows of each matrix."""
+    at = len(job.numbers) - len(WORDS) - 3 * len(p.batch) + WORDS.index("m_tasks")
+    assert WORDS[WORDS.index("m_tasks") + 1] == "n_tasks" and job.row_tiles % parts == 0
+    return replace(job, numbers=(*job.numbers[:at], parts, 1, *job.numbers[at + 2:]), spaces=spaces)
 
 
-def _written(p: _Problem, job: Job, epilogue: Kernel | None) -> list[Space]:
+def _spaces(p: _Problem, job: Job, a: Operand, axes_a: list[tuple[int, int]], b: Operand, axes_b: list[tuple[int, int]],
+            parts: int = 1) -> tuple[Space, ...]:
+    """What a product touches: the operands, ``axes_a`` (rows first) and ``axes_b`` in every matrix as (size, stride); partial
+    sums and the result, or what its epilogue touches. The rows of every matrix are cut in ``parts``."""
+    (size, step), *inner = axes_a
+    axes_a = [(parts, size // parts * step), (size // parts, step), *inner]
+    read = [touched(x.key, p.itemsize, x.offset, [*zip(p.batch, x.batch), *axes], len(p.batch) + 1)
+            for x, axes in ((b, [(parts, 0), *axes_b]), (a, axes_a))]
+    return (*read, *_written(p, job, parts, job.epilogue))
+
+
+def _written(p: _Problem, job: Job, parts: int, epilogue: Kernel | None) -> list[Space]:
     """What a product writes: partial sums and the result, or what its epilogue touches."""
-    axes = [(p.matrices, p.m * p.n), (p.m * p.n, 1)]
+    each = p.m // parts * p.n
+    axes = [(p.matrices * parts, each), (each, 1)]
     out = [touched(key, p.itemsize, 0, axes, 1) for key in job.own]
     if epilogue is None:
         return [*out, touched(p.out, DTYPES[p.dt].itemsize, 0, axes, 1)]
@@ -147,8 +163,10 @@ def _pack(p: _Problem, jobs: list[Job], x: Operand, which: str, strides: tuple[i
              *_axes(sizes, tuple([x.batch[d] for d in live])))
     total = per * math.prod(sizes)
     axes = [*[(p.batch[d], x.batch[d]) for d in live], (length, across), (p.k, along)]
-    spaces = (touched(x.key, DTYPES[p.dt].itemsize, x.offset, axes, len(live)),
-              touched(key, p.itemsize, 0, [(math.prod(sizes), per), (per, 1)], 1))
+    whole = panels if length % span == 0 else 1  # panels that can be made apart: all but a last, smaller one
+    axes[-2:-1] = [(whole, length // whole * across), (length // whole, across)]
+    spaces = (touched(x.key, DTYPES[p.dt].itemsize, x.offset, axes, len(live) + 1),
+              touched(key, p.itemsize, 0, [(math.prod(sizes) * whole, per // whole), (per // whole, 1)], 1))
     jobs.append(Job(symbol, text, [x.key, key], words, {x.key}, {key}, work=total // 4, own={key: total * p.itemsize},
                     spaces=spaces))
     at, step = [0] * len(p.batch), per

@@ -25,10 +25,12 @@ from ..fuse import Schedule
 from ..index import Ix
 from ..loop_ir import Kernel
 from ..lower import permute_axes, split_axis
-from .jobs import SUPPORT, Call, Job, Key, Space, Step
+from .jobs import SUPPORT, Call, Job, Key, Space, Step, overwritable
 from .printed import kernel_job
 
-LIMIT = 1 << 20  # bytes of a slice's intermediates: they should stay in the second-level cache
+SMALL = 1 << 20  # bytes of a slice's intermediates that stay in the second-level cache
+BLOCK = 1 << 19  # bytes of intermediates that are aimed at where slices are parts of the rows of a matrix
+LARGE = 0.6  # worth of an intermediate in a slice that is larger than SMALL, compared with one in a smaller slice
 BALANCE = 3 / 4  # of the threads' time, at least, must be busy with slices
 SERIAL_WORK = 1 << 15  # points below which one thread runs everything anyway
 
@@ -41,6 +43,7 @@ class Pipeline(Job):
     local: dict[Key, int] = field(default_factory=dict)
     slices: int = 0
     offsets: dict[Key, int] = field(default_factory=dict)  # in a thread's area
+    size: int = 0  # bytes of intermediates in a thread's area
     scratch_at: int = 0
     tables: list[np.ndarray] = field(default_factory=list)  # what the argument block points to
 
@@ -50,7 +53,7 @@ class Pipeline(Job):
 
     @property
     def label(self) -> str:
-        lines = [f"{self.slices} slices, {sum(self.local.values()):,} bytes of intermediates in each:"]
+        lines = [f"{self.slices} slices, {self.size:,} bytes of intermediates in each:"]
         return "\n  ".join([*lines, *["\n  ".join(j.label.split("\n")) for j in self.jobs]])
 
     def parts(self) -> list[Job]:
@@ -65,12 +68,23 @@ class Pipeline(Job):
                 if x in j.pointers:
                     first.setdefault(x, n)
                     last[x] = n
-        lives = [memory_plan.Life(x, size, first[x], last[x]) for x, size in self.local.items()]  # type: ignore[arg-type]
-        offsets, size = memory_plan.plan(lives)
+        home = {x: x for x in self.local}  # a result in place of an operand: where that one lies
+        until, taken = dict(last), set()
+        for n, j in enumerate(self.jobs):
+            k = j.kernel or j.epilogue
+            never = j.pointers[:4] if j.epilogue is not None else ()  # a product's operands
+            for out, x in overwritable(k) if k is not None else ():
+                if (out in home and x in home and x not in never and x not in taken and home[out] == out
+                        and first[x] < n == first[out] == last[x] and self.local[out] == self.local[x]):
+                    home[out], until[home[x]] = home[x], last[out]
+                    taken.add(x)
+        lives = [memory_plan.Life(x, size, first[x], until[x])  # type: ignore[arg-type]
+                 for x, size in self.local.items() if home[x] == x]
+        offsets, self.size = memory_plan.plan(lives)
         memory_plan.check(lives, offsets)
         start = -(-8 * sum(words(j) for j in self.jobs) // 64) * 64
-        self.offsets = {x: start + at for x, at in offsets.items()}
-        self.scratch_at = start + size
+        self.offsets = {x: start + offsets[home[x]] for x in self.local}  # type: ignore[index]
+        self.scratch_at = start + self.size
         self.scratch = -(-(self.scratch_at + max(j.scratch for j in self.jobs)) // 128) * 128
 
     def bind(self, base: int, blocks: Mapping[int, int], address: Mapping[str, int]) -> tuple[int, ...]:
@@ -283,8 +297,7 @@ class Pipelines:
             assert isinstance(job, Job)
             if i in self.taken:
                 continue
-            group = self.grow(i, job.matrices)
-            found = self.pipeline(group, job.matrices) if sum(bool(_names([j])) for j in group.values()) > 1 else None
+            group, found = self.best(i, job)
             if found is not None:
                 groups.append(group)
                 made.append(found)
@@ -292,10 +305,28 @@ class Pipelines:
                 self.graph.contract(group)
         return self.graph.ordered(groups, made) if groups else self.steps
 
-    def balanced(self, n: int) -> bool:
-        """Whether threads that share n slices have about as much to do."""
-        rounds = -(-n // self.nthreads)
-        return n >= BALANCE * rounds * self.nthreads
+    def best(self, seed: int, job: Job) -> tuple[dict[int, Job], Pipeline | None]:
+        """The pipeline around a product whose slices are its matrices or, if they are too large or too few, parts of their
+        rows: the one that saves most."""
+        group = self.grow(seed, job.matrices)
+        found = self.pipeline(group, job.matrices)
+        if found is None or found.size <= SMALL and self.balanced(found):
+            return group, found
+        tries = [(group, found)]
+        for parts in (d for d in range(2, job.row_tiles + 1) if job.row_tiles % d == 0):
+            if found.size // parts <= 2 * BLOCK:  # what cannot be cut, such as packed keys, is then outside
+                group = self.grow(seed, job.matrices * parts)
+                smaller = self.pipeline(group, job.matrices * parts)
+                if smaller is not None and smaller.size <= BLOCK and self.balanced(smaller):
+                    tries.append((group, smaller))
+                    break
+        tries = [(g, p) for g, p in tries if self.balanced(p)]
+        return max(tries, key=lambda t: saved(t[1])) if tries else ({}, None)
+
+    def balanced(self, p: Pipeline) -> bool:
+        """Whether threads that share the slices have about as much to do."""
+        rounds = -(-p.slices // self.nthreads)
+        return p.work < SERIAL_WORK or p.slices >= BALANCE * rounds * self.nthreads
 
     def touched(self, job: Job, n: int) -> dict[Key, bool] | None:
         """For n slices: whether each key is touched slice by slice; None if the job cannot be cut so."""
@@ -311,12 +342,10 @@ class Pipelines:
     def grow(self, seed: int, n: int) -> dict[int, Job]:
         """The steps of a pipeline of n slices around a product, as the jobs that run in it."""
         g = self.graph
-        first = self.steps[seed]
-        assert isinstance(first, Job)
-        touched = self.touched(first, n)
-        if touched is None:
+        first = self.variant(seed, n, {})
+        if first is None:
             return {}
-        members, keys = {seed: first}, {seed: touched}
+        members, keys = {seed: first[0]}, {seed: first[1]}
         grown = True
         while grown:
             grown = False
@@ -337,22 +366,25 @@ class Pipelines:
                                                               for i, t in keys.items())]
         if not all(t.get(x, True) for x in shared for t in keys.values()):
             return None
-        for form in (job, *[f for x in shared if (f := reordered(job, x, n, self.bits)) is not None]):
+        forms = [job, *[f for x in shared if (f := reordered(job, x, n, self.bits)) is not None]]
+        if job.by_rows is not None and n % job.matrices == 0 and n > job.matrices and not job.row_tiles % (n // job.matrices):
+            forms.append(job.by_rows(n // job.matrices))
+        for form in forms:
             touched = self.touched(form, n)
             if touched is not None and all(touched.get(x, False) for x in shared):
                 return form, touched
         return None
 
     def pipeline(self, group: dict[int, Job], n: int) -> Pipeline | None:
-        """The job of a group, or None if its slices are too large."""
+        """The job of a group, or None if it is not worth the trouble: a product and another product or kernel at least."""
+        if sum(bool(_names([j])) for j in group.values()) < 2:
+            return None
         g = self.graph
         touched = [self.touched(j, n) or {} for j in group.values()]
         written = {x for i in group for x in g.writes[i]} | {x for j in group.values() for x in j.own}
         local = {x: self.nbytes(x) // n for x in written
                  if x not in self.outputs and all(i in group for i in g.users.get(x, ()))
                  and any(x in t for t in touched) and all(t.get(x, True) for t in touched)}
-        if sum(local.values()) > LIMIT or sum(j.work for j in group.values()) >= SERIAL_WORK and not self.balanced(n):
-            return None
         jobs = [without_streams(j, local) for j in group.values()]
         inside = {x for x in written if all(i in group for i in g.users.get(x, ()) if x in g.writes[i])}
         reads = {x for i in group for x in g.reads[i]} - inside
@@ -362,6 +394,11 @@ class Pipelines:
                        jobs=jobs, local=local, slices=n)
         out.place()
         return out
+
+
+def saved(p: Pipeline) -> float:
+    """How much a pipeline is worth: bytes that do not go to memory, less so where they do not stay in the nearest cache."""
+    return p.slices * sum(p.local.values()) * (1 if p.size <= SMALL else LARGE)
 
 
 def without_streams(j: Job, local: Collection[Key]) -> Job:
