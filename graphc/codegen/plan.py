@@ -13,6 +13,7 @@ from ..ir.passes import run_passes
 from .devices import on_devices
 
 SMALL = 4096  # elements; programs below stay on NumPy: starting the compiler would cost more
+MANY, THIN = 512, 64  # so do programs of more nodes than this with fewer elements than this each: thousands of tiny kernels
 
 
 def backend_name(graph: Graph) -> str:
@@ -22,8 +23,9 @@ def backend_name(graph: Graph) -> str:
     """
     if config.BACKEND:
         return config.BACKEND
-    work = sum(a.size for n in graph.nodes for a in n.avals)
-    return "native" if work >= SMALL and _native_available() else "numpy"
+    work, nodes = sum(a.size for n in graph.nodes for a in n.avals), len(graph.nodes)
+    scattered = nodes > MANY and work < THIN * nodes
+    return "native" if work >= SMALL and not scattered and _native_available() else "numpy"
 
 
 class _Native:

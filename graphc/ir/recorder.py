@@ -76,7 +76,7 @@ class _Writes(list):  # type: ignore[type-arg]
 class Region:
     """The program being recorded: a cursor in the trie plus this walk's bindings and live values."""
 
-    __slots__ = ("cursor", "bindings", "leaf_slots", "live", "writes", "must_flush", "token")
+    __slots__ = ("numbers", "cursor", "bindings", "leaf_slots", "live", "writes", "must_flush", "token")
 
     def __init__(self) -> None:
         self.cursor: Node = _Trie.root
@@ -85,6 +85,7 @@ class Region:
         self.live: list[weakref.ref[Value]] = []
         self.writes: _Writes = _Writes()  # (holder, value before its first write here): for restoring
         self.must_flush = False
+        self.numbers: dict[int, int] | None = None  # slots of scalars -> binding number, once someone asked
         self.token = object()  # tells this region's gradient nodes
 
     @property
@@ -547,6 +548,10 @@ def _evaluate_foreign(v: Value) -> None:
         raise GraphcError("a value of an enclosing recording leaked into a sub-graph; pass it as an input")
     end = reg.cursor
     bindings = list(reg.bindings)
+    if not v.aval.shape and (k := _scalar_number(reg, v.slot)) is not None:
+        v.buffer = scalar_buffer(bindings[k], v.aval.dtype)
+        v.region = None
+        return
     graph = region_graph(end, (v.slot,))
     n_inputs = len(graph.inputs)
     while n_inputs > len(bindings):  # the owner is between entering a leaf and binding it
@@ -554,6 +559,15 @@ def _evaluate_foreign(v: Value) -> None:
     buf = _planner[0](graph)(bindings[:n_inputs])[0]
     v.buffer = buf
     v.region = None
+
+
+def _scalar_number(reg: Region, slot: int) -> int | None:
+    """The binding number of a run-time scalar, or None if the slot is none: gradient nodes save scalars, which a flush of their
+    region does not evaluate, and planning the region again for each would take quadratic time."""
+    if reg.numbers is None:
+        leaves = [n for n in region_graph(reg.cursor, ()).nodes if n.op is LEAF or n.op is SCALAR]
+        reg.numbers = {n.slot: k for k, n in enumerate(leaves) if n.op is SCALAR}
+    return reg.numbers.get(slot)
 
 
 def evaluated(v: Value) -> Any:

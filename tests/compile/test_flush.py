@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphc
@@ -60,3 +61,23 @@ def test_gradients_dropped_within_a_call_are_not_stored() -> None:
         step(graphc.ones(5, 3), k % 2 == 1)
     outputs = sorted(len(g.outputs) for g in step._known)
     assert outputs == [5, 5], "the loss and four gradients; the loss and four parameters, not the gradients as well"
+
+
+def test_a_chain_longer_than_a_region_needs_no_quadratic_time() -> None:
+    """Scalars that gradient nodes saved in a flushed region are found, not planned one by one."""
+    x = graphc.ones(3, requires_grad=True)
+    y = x
+    for _ in range(5000):
+        y = y * 0.9999
+    built = recorder.counters["plans_built"]
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.float64(0.9999) ** 5000, rtol=1e-3)
+    assert recorder.counters["plans_built"] - built < 10
+
+
+def test_thousands_of_tiny_tensors_are_not_compiled_one_by_one() -> None:
+    xs = [graphc.full((2,), float(i), requires_grad=True) for i in range(700)]
+    total = sum(((x * x).sum() for x in xs), graphc.zeros(()))
+    total.backward()
+    np.testing.assert_array_equal(xs[3].grad.numpy(), [6.0, 6.0])
+    assert not any(type(p.run).__name__ == "Program" and len(p.graph.nodes) > 1000 for p in recorder.PLANS.values())
