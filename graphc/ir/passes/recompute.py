@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from ..marks import AFTER
@@ -241,7 +242,7 @@ class Rewrite:
             self.new[node.slot + k] = first + k
 
     def hoist(self) -> None:
-        """Light values that are kept, computed before the pass with all they need."""
+        """Light values that are kept, computed before the pass with all they need. Inputs stay in their order."""
         at = self.at
         todo = [i for i in self.choice.kept if at.roles[i] == LIGHT]
         wanted = set(todo)
@@ -251,6 +252,8 @@ class Rewrite:
                 if p >= at.start and p not in wanted:
                     wanted.add(p)
                     todo.append(p)
+        if any(self.nodes[i].op.kind == "leaf" for i in wanted):  # type: ignore[union-attr]
+            wanted.update(i for i in range(at.start, len(self.nodes)) if self.nodes[i].op.kind == "leaf")  # type: ignore[union-attr]
         for i in sorted(wanted):
             self.add(self.nodes[i], tuple([self.new[s] for s in self.nodes[i].ins]))
 
@@ -291,11 +294,16 @@ class Rewrite:
         return self.waiting[key]
 
 
-def peak_bytes(graph: Graph) -> int:
-    """An estimate of the bytes of intermediates alive at once. Values of loop code whose readers all follow the same library
-    call count as fused; results and inputs do not count."""
+def peak_bytes(graph: Graph, first: int = 0, stop: int | None = None) -> int:
+    """An estimate of the bytes of intermediates alive at once while the nodes from ``first`` to ``stop`` run. Values of loop
+    code whose readers all follow the same library call count as fused; results and inputs do not count."""
     place = [i for i, n in enumerate(graph.nodes) for _ in n.avals]
     outputs = {place[s] for s in graph.outputs}
+    used = [i in outputs for i in range(len(graph.nodes))]
+    for i in range(len(used) - 1, -1, -1):
+        if used[i]:
+            for s in graph.nodes[i].ins:
+                used[place[s]] = True
     era, last = [-1] * len(graph.nodes), [-1] * len(graph.nodes)
     stored = [False] * len(graph.nodes)
     through: list[tuple[int, ...]] = []
@@ -305,7 +313,7 @@ def peak_bytes(graph: Graph) -> int:
         era[i] = max([i if call else -1, *[era[p] for p in ins]])
         made_of = {q for p in (ins[:1] if node.op is AFTER else ins) for q in through[p]}
         through.append(tuple(made_of) if view else (i,))
-        if view:
+        if view or not used[i]:
             continue
         for p in made_of:
             last[p] = i
@@ -316,23 +324,22 @@ def peak_bytes(graph: Graph) -> int:
             n = sum(a.nbytes for a in node.avals)
             change[i if heavy(node) else max(era[i], 0)] += n
             change[last[i] + 1] -= n
-    peak = alive = 0
-    for c in change:
-        alive += c
-        peak = max(peak, alive)
-    return peak
+    alive = list(accumulate(change))
+    return max(alive[first:stop], default=0)
 
 
-def _best(at: Boundary, budget: float) -> Choice:
-    """The least work that brings the estimated peak down by the bytes the budget leaves out, or close to the lowest found."""
-    before = peak_bytes(at.graph)
+def _best(at: Boundary, budget: float, first: int, stop: int) -> Choice:
+    """The least work that brings the estimated peak from node ``first`` to ``stop`` down by the bytes the budget leaves out, or
+    close to the lowest found."""
+    before = peak_bytes(at.graph, first, stop)
     goal = before - (1 - budget) * at.kept_before
     peaks = {at.nothing: before}
 
     def reached(rate: float, far: bool) -> bool:
         choice = at.cut(rate, far)
         if choice not in peaks:
-            peaks[choice] = peak_bytes(dce(Rewrite(at, choice).run()[0]))
+            graph, moved = Rewrite(at, choice).run()
+            peaks[choice] = peak_bytes(graph, moved[first], moved[stop] if stop < len(moved) else None)
         return peaks[choice] <= goal
 
     for far in (True, False):
@@ -356,9 +363,10 @@ def recompute(graph: Graph, walks: Sequence[tuple[int, int]], budget: float) -> 
     behind the last), as far as that lowers the estimated peak; its ``figures`` say what that means."""
     total = Figures(0, 0, 0, 0, 0)
     walks = list(walks)
-    for k, (start, _) in enumerate(walks):
+    for k in range(len(walks)):
+        start, stop = walks[k]
         at = Boundary(graph, start, walks[:k])
-        choice = _best(at, budget) if at.sinks else at.nothing
+        choice = _best(at, budget, walks[k - 1][1] if k else 0, stop) if at.sinks else at.nothing
         if choice is not at.nothing:
             graph, moved = Rewrite(at, choice).run()
             moved.append(len(graph.nodes))
