@@ -52,6 +52,7 @@ class _Call:
 
     def on_flush(self, reason: str) -> None:
         self.flushed = True
+        self.owner._end = recorder.state.region.cursor
         if self.split is not None:
             self.owner._note_split(self.split)
             self.split = None
@@ -84,6 +85,7 @@ class CompiledFunction:
         self._break_lines: dict[str, int] = {}
         self._noted: set[str] = set()
         self._known: list[Any] = []  # graphs that were compiled here, oldest first
+        self._end: Any = None  # where the latest region ended
         self._recompiles: list[Recompile] = []
         self._recompile_count = 0
 
@@ -113,6 +115,11 @@ class CompiledFunction:
         if st.hold or st.tracing:  # nested, or part of a sub-graph: the outer call owns the region
             return self._nested(st, args, kwargs)
         recorder.flush("enter")
+        if self._replay is not None and self._memory == 1.0 and not kwargs and not self._tune:
+            out = self._replay.short(args)
+            if out is not self._miss:
+                self._calls += 1
+                return out
         st.budget, st.tune = self._memory, self._tune
         try:
             return self._replayed(st, args, kwargs) if self._audit_every else self._run(st, args, kwargs)
@@ -150,11 +157,6 @@ class CompiledFunction:
 
     def _replayed(self, st: Any, args: Any, kwargs: Any) -> Any:
         """A call in replay mode: without Python where what was learned fits, else recorded, observed and perhaps audited."""
-        if self._replay is not None and not kwargs:
-            out = self._replay.short(args)
-            if out is not self._miss:
-                self._calls += 1
-                return out
         from .compile_observe import Arguments, Unfit
         from .compile_replay import MISS, Replay
 
@@ -222,6 +224,9 @@ class CompiledFunction:
     def explain(self) -> Explanation:
         """What was compiled: calls, plans, recompilations and why, graph breaks with their lines, the last plan's graph."""
         plan = recorder.PLANS.get(self._known[-1].key()) if self._known else None
+        if plan is None and self._end is not None and self._end.plans:  # built for another function that records the same
+            plans = [p for p in self._end.plans.values() if p.recorded.budget == self._memory]
+            plan = plans[-1] if plans else None
         return Explanation(self._calls, self._plans, dict(self._break_lines), plan, list(self._recompiles),
                            self._recompile_count, self._replay)
 

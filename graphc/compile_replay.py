@@ -193,6 +193,7 @@ class Replay:
         self.fn, self.every = fn, every
         self.lock = threading.Lock()  # around what threads learn; what they use is replaced, never changed
         self.variants: list[Variant] = []
+        self.latest: Variant | None = None  # the one a shortcut was taken for last
         self.history: list[Observation] = []
         self.off = ""  # why observing has stopped
         self.why = ""  # why the latest call could not be learned from
@@ -201,13 +202,15 @@ class Replay:
     # ---------------------------------------------------------------------------------------------------------- skipping
     def short(self, args: tuple[Any, ...]) -> Any:
         """The result of a call that a shortcut fits, or MISS: also when an audit is due."""
-        for v in self.variants:
+        latest = self.latest
+        for v in (latest, *self.variants) if latest is not None else self.variants:
             if v.shortcut is not None and v.calls >= FIRST_AUDITS and (v.calls + 1) % self.every:
                 out = v.shortcut(args)
                 if out is not MISS:
                     v.calls += 1
                     self.unused = 0
                     self.replayed += 1
+                    self.latest = v
                     return out
         return MISS
 
@@ -265,7 +268,7 @@ class Replay:
             return
         fresh = Variant(self.history)
         others = [v for v in self.variants if v.key != fresh.key or not fresh.live_rates]
-        self.variants = [fresh, *others][:_MAX_VARIANTS]
+        self.variants, self.latest = [fresh, *others][:_MAX_VARIANTS], None
         self.fruitless, self.why = 0, ""
 
     def audit(self, v: Variant, o: Observation | None, numbers: list[Any]) -> str:
@@ -283,12 +286,13 @@ class Replay:
             if was != now and not (was != was and now != now) and (alone or source[0] == "constant"):
                 return f"a number at {format_location(node.loc)} is {now!r}, replayed as {was!r}"
         if not o.complete or o.key()[1:] != v.key[1:]:
+            self.latest = None
             self.variants = [x for x in self.variants if x is not v]  # the same program for another reason: learn it again
         return ""
 
     def refuse(self, v: Variant, why: str) -> None:
         """Drop a variant an audit refuted. StaleReplayError."""
-        self.variants, self.history = [], []
+        self.variants, self.history, self.latest = [], [], None
         self.off = f"an audit found that {why}"
         raise StaleReplayError(f"mode='replay' skipped the Python of {getattr(self.fn, '__qualname__', self.fn)}, but it has "
                                f"changed: {why}. Results since the last audit may be stale; use the default mode, or pass "

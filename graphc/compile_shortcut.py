@@ -62,6 +62,7 @@ class Shortcut:
         rewritten = {id(t) for t, _, _ in self.written}
         self.may_free = {k for k, (kind, x) in enumerate(o.sources) if kind == "tensor" and id(x) in rewritten}
         self.donors: list[int] = []
+        self.elsewhere = self.written  # what does not land in its old memory when all is given away
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
         """The function's result, or MISS."""
@@ -72,10 +73,11 @@ class Shortcut:
         if bindings is None:
             return MISS
         try:
-            buffers = self.plan(bindings, _unheld(bindings, self.donors))
+            free = _unheld(bindings, self.donors)
+            buffers = self.plan(bindings, free)
         except Exception:  # the general way computes it again and says what is wrong, at which line
             return MISS
-        return self.commit(buffers)
+        return self.commit(buffers, len(free) == len(self.donors))
 
     def bindings(self, args: tuple[Any, ...]) -> Sequence[Any] | None:
         """What the plan takes, if everything is as it was observed."""
@@ -112,12 +114,17 @@ class Shortcut:
             if self.plan is None:
                 return False
             self.donors = [k for k in self.plan.donors if k in self.may_free]
+            home = {id(x): k for k, (kind, x) in enumerate(self.seen.sources) if kind == "tensor"}
+            program = self.plan.run
+            if self.donors:
+                self.elsewhere = [(t, k, edge) for t, k, edge in self.written
+                                  if program.donor_of.get(program.outputs[k], -1) != home.get(id(t))]
         return True
 
-    def commit(self, buffers: list[Any]) -> Any:
-        """Put the results where the function puts them; its result."""
+    def commit(self, buffers: list[Any], all_free: bool) -> Any:
+        """Put the results where the function puts them; its result. ``all_free``: all that might be overwritten was."""
         o = self.seen
-        for t, k, edge in self.written:
+        for t, k, edge in self.elsewhere if all_free else self.written:
             buffer = buffers[k]
             if t._v.buffer is not buffer:
                 t._v = _made(t._v.aval, buffer, edge)

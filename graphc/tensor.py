@@ -7,6 +7,7 @@ Every mathematical method is installed by ``graphc.ops.methods`` from the functi
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -193,9 +194,7 @@ class Tensor(TensorInfo):
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
                  inputs: Any = None) -> None:
         """Accumulate gradients of this tensor into the leaves it was computed from."""
-        from .autograd.functional import backward
-
-        backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
+        _functional().backward((self,), None if gradient is None else (gradient,), retain_graph, create_graph, inputs=inputs)
 
     def detach(self) -> Tensor:
         """The same storage without gradient."""
@@ -437,6 +436,14 @@ class Tensor(TensorInfo):
         def __ge__(self, other: Any) -> Tensor: ...
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
         def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+
+
+@cache
+def _functional() -> Any:
+    """The module of backward passes, which builds on this one; a plain import at every backward() would cost 3 us."""
+    from .autograd import functional
+
+    return functional
 
 
 # ------------------------------------------------------------------------------------------------------- construction

@@ -439,7 +439,7 @@ def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
     values, held, buffers, shared = _holders(reg, donors)
     n = len(donors)
     if (held == [_HELD] * n and shared == [_BUFFER] * n and all(map(_writeable, buffers))
-            and all([v.__class__ is Value for v in values])):
+            and [*map(type, values)] == [Value] * n):
         return donors
     return [k for k, v, h, b, c in zip(donors, values, held, buffers, shared)
             if h == _HELD and c == _BUFFER and v.__class__ is Value and b.flags.writeable]

@@ -34,7 +34,7 @@ class SGD(Optimizer):
         dtypes = [hyper_dtype(p) for p in params]
         made = {dt: sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=decay)
                 for dt in dict.fromkeys(dtypes)}
-        hypers = [made[dt] for dt in dtypes]
+        hypers = [made[dt] for dt in dtypes] if len(made) > 1 else [made[dtypes[0]]] * len(dtypes)
         if not momentum_on:
             sgd_apply(params, [p._grad for p in params], [None] * len(params), hypers, **on)  # type: ignore[misc]
             return

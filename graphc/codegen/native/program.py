@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from operator import attrgetter, itemgetter
 from time import perf_counter
@@ -40,6 +40,11 @@ _buffer, _contiguous = attrgetter("buffer"), attrgetter("flags.c_contiguous")
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
             "float32": "f4x", "float64": "d"}
+
+
+def picker(numbers: Sequence[int]) -> Callable[[Any], Sequence[Any]]:
+    """A function that takes these items of a sequence."""
+    return itemgetter(*numbers) if len(numbers) > 1 else lambda items: [items[k] for k in numbers]
 
 
 def run_waves(st: Stretch, times: list[tuple[str, float]]) -> None:
@@ -102,8 +107,7 @@ class Program:
                 formats.append(_FORMATS.get(dt.name, "q"))
             else:
                 self.array_at.append(k)
-        at = self.array_at
-        self.pick_arrays: Callable[[Any], Any] = itemgetter(*at) if len(at) > 1 else lambda bindings: [bindings[i] for i in at]
+        self.pick_arrays, self.pick_scalars = picker(self.array_at), picker(self.scalar_at)
         self.pack_scalars = struct.Struct("".join(formats))
         self.scalar_cells = np.zeros(max(1, len(self.scalar_at)) + 8, np.int64)
 
@@ -224,12 +228,14 @@ class Program:
         """Argument blocks and programs. Objects are numbered: array inputs, results, then library results."""
         self.object_of: dict[Key, int] = {self.inputs[k].slot: n for n, k in enumerate(self.array_at)}
         self.fresh: list[tuple[int, Callable[[], np.ndarray]]] = []  # results: (donor's binding or -1, allocation)
-        for x in dict.fromkeys(self.outputs):
+        for x in dict.fromkeys([*self.donor_of, *self.outputs]):
             if x in self.wave_of and x not in self.by_call:
                 self.object_of[x] = len(self.object_of)
                 av = self.avals[x]
                 new = np.empty if av.nbytes < memory.LARGE else memory.empty
                 self.fresh.append((self.donor_of.get(x, -1), partial(new, av.shape, av.dtype.np)))  # type: ignore[call-overload]
+        self.pick_donors = picker(self.donors)
+        self.news = [new for _, new in self.fresh[len(self.donors):]]
         for x in sorted(self.by_call, key=str):
             self.object_of[x] = len(self.object_of)
         self.n_objects = len(self.object_of)
@@ -384,8 +390,12 @@ class Program:
             objects = [np.ascontiguousarray(a) for a in objects]
             free = ()  # a result must not land in memory of another layout
         try:
-            free = frozenset(free)
-            objects += [bindings[donor].buffer if donor in free else new() for donor, new in self.fresh]
+            if len(free) == len(self.donors):
+                objects += map(_buffer, self.pick_donors(bindings))
+                objects += [new() for new in self.news]
+            else:
+                free = frozenset(free)
+                objects += [bindings[donor].buffer if donor in free else new() for donor, new in self.fresh]
         except OutOfMemoryError as error:
             results = sum(self.avals[x].nbytes for x in dict.fromkeys(self.outputs) if x in self.wave_of)
             raise OutOfMemoryError(f"{error}; results of this plan need {results / 2**20:,.1f} MiB, its intermediates "
@@ -424,7 +434,7 @@ class Program:
 
     def write_scalars(self, bindings: list[Any]) -> None:
         """Run-time scalars into their cells."""
-        numbers = [bindings[k] for k in self.scalar_at]
+        numbers = self.pick_scalars(bindings)
         if self.plain_scalars:
             try:
                 self.pack_scalars.pack_into(self.scalar_cells.data, 0, *numbers)
