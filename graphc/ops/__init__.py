@@ -17,6 +17,7 @@ from . import (  # noqa: E402
     gamma_functions,
     indexing,
     joining,
+    kernel_names,
     legacy,
     linalg_old,
     loss,
@@ -55,7 +56,7 @@ def _export() -> None:
             if not name.startswith("_") and callable(obj) and getattr(obj, "__module__", "").startswith("graphc"):
                 if isinstance(globals().get(name, sys), ModuleType):  # a function named like its family wins
                     globals()[name] = obj
-    newer = (gamma_functions, numeric, scatter_views, special_functions, legacy)
+    newer = (gamma_functions, numeric, scatter_views, special_functions, kernel_names, legacy)
     for module in newer:
         methods.install_family(module, module.METHODS)
     legacy.install(globals(), newer)
