@@ -2,14 +2,18 @@
 
 The code is lowered to loop-IR statements over (leading axes..., queries, keys), and each statement is printed where it
 belongs: what depends on neither queries nor keys before the loops, the rest on the tile, transposed where the kernel's is.
-Blocks that the recipe's ranges show to be free of masks run in a loop of their own without them; blocks in which every key
-is masked are skipped if the masks' numbers are -inf, which the kernel looks at when it runs.
+
+A small kernel first looks through the masks: for every query it notes the first key that is not masked, one past the last,
+and whether there is a gap between them (for every key likewise its queries). Blocks free of masks then run in a loop of their
+own without them, and blocks in which everything is masked are skipped if the masks' numbers are -inf, which the kernel sees
+when it runs. So a causal mask costs half the products, wherever it comes from.
 """
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +28,7 @@ from ..lower import Lowering, Space
 from . import attention, opcodes
 from .attention import LOG2E, Problem, Text, Tile
 from .library_row import Library, Made
+from .printer import Arg, Printed, assemble
 from .tiling import WIDE
 
 TILE = -1  # among the axes a statement depends on: the scores themselves, or what is made of them
@@ -102,11 +107,12 @@ def _interval(op: str, args: list[Any]) -> tuple[int, int]:
 class Scored(Text):
     """Text of a kernel with a recipe."""
 
-    def __init__(self, p: Problem, t: Tile, recipe: Recipe, extras: Sequence[Aval], backward: bool, by_keys: bool):
+    def __init__(self, p: Problem, t: Tile, recipe: Recipe, extras: Sequence[Aval], backward: bool, by_keys: bool,
+                 ranges_key: Any):
         super().__init__(p, t)
         shape = (*p.lead, p.queries, p.keys)
         self.recipe, self.extras, self.by_keys, self.n = recipe, extras, by_keys, len(p.lead)
-        self.own = len(extras) - (8 if recipe.ranges else 0)
+        self.ranges_key = ranges_key
         self.big = self.big or any(a.size >= WIDE for a in extras)
         masks = len(recipe.kinds)
         self.pieces = {"body": (piece(recipe.body, shape, 1), 1)}
@@ -115,6 +121,7 @@ class Scored(Text):
         if backward:
             assert recipe.slope is not None
             self.pieces["slope"] = (piece(recipe.slope, shape, 2 + masks), 2 + masks)
+        self.planes = self.plane_axes()
         self.env: dict[str, dict[int, str]] = {name: {} for name in self.pieces}
         self.known: dict[str, dict[int, bool]] = {name: {} for name in self.pieces}
         self.used: set[int] = set()
@@ -307,29 +314,40 @@ class Scored(Text):
             self.line(f"change = {out}", depth)
 
     # ---------------------------------------------------------------------------------------------------------- blocks
-    def plane(self, depth: int) -> str:
-        """Where a head's ranges begin."""
-        lead = self.extras[-8].shape[:-1]
+    def plane_axes(self) -> tuple[int, ...]:
+        """Leading axes the masks vary along."""
+        if "mask" not in self.pieces:
+            return ()
+        pc, _ = self.pieces["mask"]
+        found = frozenset().union(*[pc.deps[o] for o in pc.outs[::2]])
+        return tuple([d for d in range(self.n) if d in found and self.p.lead[d] != 1])
+
+    @property
+    def number_of_planes(self) -> int:
+        """How many different masks there are."""
+        return math.prod([self.p.lead[d] for d in self.planes])
+
+    def plane(self) -> str:
+        """The number of a head's mask."""
         parts = []
-        for d, n in enumerate(lead):
-            if n != 1:
-                parts.append(f"h{d} * {math.prod(lead[d + 1:])}")
+        for i, d in enumerate(self.planes):
+            parts.append(f"h{d} * {math.prod([self.p.lead[x] for x in self.planes[i + 1:]])}")
         return f"({' + '.join(parts) or '0'})"
 
-    def limits(self, which: str, count: str, total: int, own_step: int, step: int, own_total: int, depth: int) -> None:
+    def limits(self, which: str, count: str, own_step: int, step: int, own_total: int, depth: int) -> None:
         """lo, free, rest, hi: blocks from lo to hi are looked at, those from free to rest have no masked element."""
-        first = self.own + (4 if self.by_keys else 0)
-        names = ("lo", "hi", "free", "rest")
-        ends = (f"{total}", "0", "0", f"{total}")
-        self.line(f"at = {self.plane(depth)} * {'ls' if self.by_keys else 'lq'} + {which}", depth)
-        for k, (name, other, how) in enumerate(zip(names, ends, ("min", "max", "max", "min"))):
-            self.used.add(first + k)
-            mask = f", mask={which} < {'ls' if self.by_keys else 'lq'}, other={other}" if own_total % own_step else ""
-            self.line(f"{name} = tl.{how}(tl.load(extra{first + k} + at{mask}), 0)", depth)
-        self.line(f"lo = tl.where(limited, lo // {step} * {step}, 0)", depth)
-        self.line(f"hi = tl.where(limited, hi, {count})", depth)
-        self.line(f"free, rest = tl.cdiv(free, {step}) * {step}, rest // {step} * {step}", depth)
-        self.line("some_free = free < rest", depth)
+        rows = "ls" if self.by_keys else "lq"
+        mask = f", mask={which} < {rows}, other=" if own_total % own_step else ""
+        self.line(f"at = ranges + {self.plane()} * {rows} * 3 + {which} * 3", depth)
+        self.line(f"start = tl.load(at{mask + count if mask else ''})", depth)
+        self.line(f"end = tl.load(at + 1{mask + '0' if mask else ''})", depth)
+        self.line(f"gap = tl.load(at + 2{mask + '0' if mask else ''})", depth)
+        self.line(f"lo, hi = tl.min(start, 0) // {step} * {step}, tl.max(end, 0)", depth)
+        inner = f"tl.where({which} < {rows}, " if mask else ""
+        free, rest = [f"{inner}{x}, {y})" if inner else x for x, y in (("start", "0"), ("end", count))]
+        self.line(f"free, rest = tl.cdiv(tl.max({free}, 0), {step}) * {step}, tl.min({rest}, 0) // {step} * {step}", depth)
+        self.line("some_free = (tl.max(gap, 0) == 0) & (free < rest)", depth)
+        self.line("lo, hi = tl.where(limited, lo, 0), tl.where(limited, hi, " + count + ")", depth)
         self.line("free, rest = tl.where(some_free, free, lo), tl.where(some_free, rest, lo)", depth)
 
     def loops(self, name: str, count: str, total: int, step: int, depth: int, body: Any) -> None:
@@ -355,12 +373,12 @@ class Scored(Text):
 
     def key_loops(self, body: Any) -> None:
         if self.recipe.ranges:
-            self.limits("x", "ls", self.p.keys, self.t.x, self.t.y, self.p.queries, 1)
+            self.limits("x", "ls", self.t.x, self.t.y, self.p.queries, 1)
         self.loops("n0", "ls", self.p.keys, self.t.y, 1, body)
 
     def query_loops(self, depth: int, body: Any) -> None:
         if self.recipe.ranges:
-            self.limits("y", "lq", self.p.queries, self.t.y, self.t.x, self.p.keys, depth)
+            self.limits("y", "lq", self.t.y, self.t.x, self.p.keys, depth)
         self.loops("m0", "lq", self.p.queries, self.t.x, depth, body)
 
     # ------------------------------------------------------------------------------------------------- numbers of rows
@@ -398,42 +416,101 @@ class Scored(Text):
             self.line("acc += (logs * 0.0)[:, None]")
 
     def extra_pointers(self, keys: Sequence[Any]) -> list[tuple[str, dtype, Any]]:
-        return [(f"extra{i}", self.extras[i].dtype, keys[i]) for i in sorted(self.used)]
+        ranges = [("ranges", int32, self.ranges_key)] if self.recipe.ranges else []
+        return [*[(f"extra{i}", self.extras[i].dtype, keys[i]) for i in sorted(self.used)], *ranges]
+
+    # ---------------------------------------------------------------------------------------------------------- ranges
+    def print_ranges(self, keys: Sequence[Any]) -> Printed:
+        """The kernel that looks through the masks: (planes, queries, 3) int32 first, end, gap; or (planes, keys, 3)."""
+        p, t = self.p, self.t
+        own, other, own_step, step = ("ls", "lq", t.y, t.x) if self.by_keys else ("lq", "ls", t.x, t.y)
+        mine, across = ("y", "x") if self.by_keys else ("x", "y")
+        self.line(f"tiles = tl.cdiv({own}, {own_step})")
+        self.line(f"{mine} = tl.program_id(0) % tiles * {own_step} + tl.arange(0, {own_step})")
+        self.line("plane = tl.program_id(0) // tiles")
+        rest = "plane"
+        for d in range(self.n - 1, -1, -1):
+            at = f"{rest} % {p.lead[d]}" if d in self.planes else "0"
+            self.line(f"h{d} = {at}")
+            rest = f"({rest} // {p.lead[d]})" if d in self.planes else rest
+        pc, _ = self.pieces["mask"]
+        for i in range(len(pc.stmts)):
+            if not pc.deps[i] & {TILE, self.n, self.n + 1}:
+                self.statement("mask", i, (), False, 1)
+        self.line(f"first = tl.full(({own_step},), 0, tl.int32) + {other}")
+        self.line(f"end = tl.zeros(({own_step},), tl.int32)")
+        self.line(f"kept = tl.zeros(({own_step},), tl.int32)")
+        self.line(f"for n0 in range(0, {other}, {step}):")
+        self.line(f"{across} = n0 + tl.arange(0, {step})", 2)
+        texts = self.run("mask", (), False, 2)[::2]
+        self.line(f"masked = (y[None, :] >= ls) | (x[:, None] >= lq) | {' | '.join(f'({m})' for m in texts)}", 2)
+        at, axis = ("x[:, None]", 0) if self.by_keys else ("y[None, :]", 1)
+        self.line(f"first = tl.minimum(first, tl.min(tl.where(masked, {other}, {at}), {axis}))", 2)
+        self.line(f"end = tl.maximum(end, tl.max(tl.where(masked, 0, {at} + 1), {axis}))", 2)
+        self.line(f"kept += tl.sum(tl.where(masked, 0, 1), {axis})", 2)
+        self.line(f"there = {mine} < {own}")
+        self.line(f"at = ranges + (plane * {own} + {mine}) * 3")
+        self.line("tl.store(at, first, mask=there)")
+        self.line("tl.store(at + 1, end, mask=there)")
+        self.line("tl.store(at + 2, (kept != end - first).to(tl.int32), mask=there)")
+        args = [Arg(n, opcodes.pointer_type(dt), key, 16) for n, dt, key in self.extra_pointers(keys)]
+        args += [Arg(n, "i32", v, math.gcd(v, 16)) for n, v in (("lq", p.queries), ("ls", p.keys))]
+        doc = [f"Which {'queries of each key' if self.by_keys else 'keys of each query'} are not masked."]
+        grid: list[tuple[str | int, int]] = [(own, own_step), (self.number_of_planes, 1)]
+        return assemble("k_mask_ranges", doc, self.lines, args, [], grid, t.warps, self.helpers)
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
-def problem(x: Library, backward: bool) -> Problem | None:
-    """The problem without what lies between the scores and the softmax."""
-    return attention.problem_of((False, 1.0, False), x.ins[:3], 0, x.views[:3])
+RANGES_TILE = {False: Tile(16, 128, 4, 1), True: Tile(128, 16, 4, 1)}  # by keys: which side a program owns
+
+
+class _Rows:
+    """The launches of one node."""
+
+    def __init__(self, x: Library, backward: bool):
+        self.x, self.backward = x, backward
+        (self.recipe,) = x.node.attrs
+        self.first = 6 if backward else 3
+        self.p = attention.problem_of((False, 1.0, False), x.ins[:3], 0, x.views[:3])
+        self.made: list[Made] = []
+
+    def text(self, by_keys: bool) -> Callable[[Problem, Tile], Scored]:
+        """A writer of kernels; the kernel that finds the ranges comes before them."""
+        assert self.p is not None
+        x, extras, keys = self.x, self.x.ins[self.first:], self.x.keys[self.first:]
+        key = x.own("keys" if by_keys else "queries")
+        if self.recipe.ranges:
+            w = Scored(self.p, RANGES_TILE[by_keys], self.recipe, extras, False, by_keys, key)
+            size = 12 * w.number_of_planes * (self.p.keys if by_keys else self.p.queries)
+            self.made.append((w.print_ranges(keys), {key}, {key: size}))
+        return lambda p, t: Scored(p, t, self.recipe, extras, self.backward, by_keys, key)
 
 
 def scored(x: Library) -> list[Made] | None:
-    """``scored_attention`` as one kernel."""
-    p = problem(x, False)
-    if p is None:
+    """``scored_attention``."""
+    r = _Rows(x, False)
+    if r.p is None:
         return None
-    (recipe,) = x.node.attrs
     out, rows = x.node.slot, x.node.slot + 1
-
-    def text(p: Problem, t: Tile) -> Text:
-        return Scored(p, t, recipe, x.ins[3:], False, False)
-
-    return [(attention.forward(p, x.keys, out, rows, text=text), {out, rows}, {})]
+    made = attention.forward(r.p, x.keys, out, rows, tile_of("forward", r.p), r.text(False))
+    return [*r.made, (made, {out, rows}, {})]
 
 
 def scored_backward(x: Library) -> list[Made] | None:
-    """``scored_attention_backward`` as two kernels."""
-    p = problem(x, True)
-    if p is None:
+    """``scored_attention_backward``: a kernel that owns queries, and one that owns keys."""
+    r = _Rows(x, True)
+    if r.p is None:
         return None
-    (recipe,) = x.node.attrs
     delta, s = x.own("delta"), x.node.slot
+    queries = attention.backward_queries(r.p, x.keys, s, delta, tile_of("queries", r.p), r.text(False))
+    keys = attention.backward_keys(r.p, x.keys, s + 1, s + 2, delta, tile_of("keys", r.p), r.text(True))
+    return [*r.made, (queries, {s, delta}, {delta: 4 * r.p.heads * r.p.queries}), (keys, {s + 1, s + 2}, {})]
 
-    def text(by_keys: bool) -> Any:
-        return lambda p, t: Scored(p, t, recipe, x.ins[6:], True, by_keys)
 
-    return [(attention.backward_queries(p, x.keys, s, delta, text=text(False)), {s, delta}, {delta: 4 * p.heads * p.queries}),
-            (attention.backward_keys(p, x.keys, s + 1, s + 2, delta, text=text(True)), {s + 1, s + 2}, {})]
+def tile_of(what: str, p: Problem) -> Tile:
+    """Block sizes: those of plain attention, with registers left for the code on the scores."""
+    t = attention.tile_of(what, p.dt, max(p.depth, p.value_depth))
+    return replace(t, warps=8, stages=min(t.stages, 2)) if t.x * t.y >= 4096 and p.dt.itemsize == 2 else t
 
 
 __all__ = ["Scored", "scored", "scored_backward"]

@@ -32,8 +32,7 @@ class Recipe:
     ``body``: (score, *extras) -> softmax input before the masks. ``masks``: (*extras) -> (mask, fill)* or None; ``kinds``
     says for each mask, the innermost first, whether the input becomes ``fill`` where the mask is True ("where") or has
     ``fill`` added there ("add"). ``slope``: (score, gradient of the softmax input, mask*, *extras) -> gradient of the score.
-    ``ranges``: the last four extras say per query (per key for those after them) which keys are not masked: first, one past
-    the last, and the same again where the row has no gap (else an empty range); they change speed, never results.
+    ``ranges``: whether it pays to look through the masks for blocks to skip; changes speed, never results.
     """
 
     body: Graph
@@ -57,10 +56,6 @@ def _softmax_input(r: Recipe, score: Value, extras: tuple[Value, ...]) -> tuple[
     return x, made[::2]
 
 
-def _own(r: Recipe, extras: tuple[Value, ...]) -> tuple[Value, ...]:
-    return extras[:-8] if r.ranges else extras
-
-
 def _scores(q: Value, k: Value) -> Value:
     return P.matmul(wide(q), P.transpose(wide(repeat_heads(k, group_size(q, k)))))
 
@@ -73,7 +68,7 @@ def _infer(attrs: Any, q: Aval, k: Aval, v: Aval, *extras: Aval) -> tuple[Aval, 
 def _forward(attrs: Any, q: Value, k: Value, v: Value, *extras: Value) -> tuple[Value, ...]:
     """(output, maximum and logarithm of the sum of every row)."""
     (r,) = attrs
-    x, _ = _softmax_input(r, _scores(q, k), _own(r, extras))
+    x, _ = _softmax_input(r, _scores(q, k), extras)
     last = (x.aval.ndim - 1,)
     top = P.reduce("max", x, last, True)
     e = P.exp(P.sub(x, top))
@@ -85,7 +80,7 @@ def _forward(attrs: Any, q: Value, k: Value, v: Value, *extras: Value) -> tuple[
 def _backward(attrs: Any, q: Value, k: Value, v: Value, out: Value, rows: Value, g: Value, *extras: Value) -> tuple[Value, ...]:
     """Gradients of q, k and v."""
     (r,) = attrs
-    extras, n, gw = _own(r, extras), group_size(q, k), wide(g)
+    n, gw = group_size(q, k), wide(g)
     score = _scores(q, k)
     x, masks = _softmax_input(r, score, extras)
     last = x.aval.ndim - 1

@@ -9,7 +9,7 @@ products at the end must be, each at most once: P v (the output), P^T dO (gradie
 Operands are compared with those of the forward products, layout included. (4) The code from the scores to x, and that from
 the gradient of x to D, is lifted as it stands into the small graphs of a :class:`~..composites.scored_attention.Recipe`;
 masks at its end (``masked_fill``, ``where``, an added ``where(mask, number, 0)``) are kept apart, as whole blocks of keys can
-be skipped where the number is -inf at run time. Which ones is read off the mask by a few reductions, once for all layers.
+be skipped where the number is -inf at run time.
 
 Rounding to 16 bits between the products is dropped (the kernel computes in float32). Nothing else changes: no dropout, no
 reader of the probabilities, no softmax without its maximum subtracted; rows with no key at all give NaN as they did.

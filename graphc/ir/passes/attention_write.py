@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ...dtypes import float32, int32
-from .. import build
+from ...dtypes import float32
 from ..composites.scored_attention import SCORED, SCORED_BACKWARD, Recipe
-from ..node import Aval, Graph, GraphBuilder, Node, Value, aval
+from ..node import Aval, Graph, GraphBuilder, Node, aval
 from ..optable import OPS
-from ..recorder import LEAF, trace
+from ..recorder import LEAF
 from . import attention_algebra as alg
 from .algebra import simplify
 from .attention import POINTWISE, VIEWS, Fits, Found, Look, Matcher, Operand, Product, Refused
@@ -140,7 +139,7 @@ class Writing:
         if f.dv or gradient:
             tiles += [(tile, starts), *[(self.look.avals[m.slot], (m.slot,)) for m in self.masks]]
             slope = self.build(gradient.matrix if gradient else -1, tiles)
-        return Recipe(body, masks, tuple([m.kind for m in self.masks]), slope)
+        return Recipe(body, masks, tuple([m.kind for m in self.masks]), slope, self.skips())
 
     # ------------------------------------------------------------------------------------------------------ collecting
     def collect(self, roots: Sequence[int], stops: set[int]) -> None:
@@ -251,41 +250,14 @@ class Writing:
         return dce(b.graph(tuple(outs)))
 
 
-    # -------------------------------------------------------------------------------------------------------- ranges
-    def ranges(self) -> Graph | None:
-        """The reductions that say which keys of each query are not masked, and which queries of each key; None where it does
-        not pay or could never help."""
-        f = self.f
+    def skips(self) -> bool:
+        """Whether blocks may be skipped: the masks' numbers may be -inf, and looking through the masks costs little."""
         numbers = [self.look.constant(m.number) for m in self.masks]
         if not numbers or any(n is not None and n != -math.inf for n in numbers):
-            return None
-        avals = [self.look.avals[m.slot] for m in self.masks]
-        n = len(f.shape)
-        lead = [max([1, *[a.shape[d - n] for a in avals if a.ndim >= n - d]]) for d in range(n - 2)]
-        if math.prod(lead) * 4 > math.prod(f.shape[:-2]) and math.prod(lead) > 1:
-            return None
-        negated = [m.negated for m in self.masks]
-        return trace(lambda *masks: kept_ranges(masks, negated, (*lead, *f.shape[-2:])), avals)
-
-
-def kept_ranges(masks: Sequence[Value], negated: Sequence[bool], shape: tuple[int, ...]) -> tuple[Value, ...]:
-    """First kept key, one past the last, and both again for rows without gaps; the same for columns. int32."""
-    masked = None
-    for mask, no in zip(masks, negated):
-        one = build.expand(build.logical_not(mask) if no else mask, shape)
-        masked = one if masked is None else build.bit_or(masked, one)
-    assert masked is not None
-    out: list[Value] = []
-    for axis in (len(shape) - 1, len(shape) - 2):
-        i = build.expand(build.iota_like(masked, axis, int32), shape)
-        n, zero = build.full_like(i, shape[axis]), build.zeros_like(i)
-        first = build.reduce("min", build.where(masked, n, i), (axis,))
-        end = build.reduce("max", build.where(masked, zero, build.add(i, 1)), (axis,))
-        kept = build.reduce("add", build.where(masked, zero, build.full_like(i, 1)), (axis,))
-        solid = build.eq(kept, build.sub(end, first))
-        out += [first, end, build.where(solid, first, build.full_like(first, shape[axis])),
-                build.where(solid, end, build.zeros_like(end))]
-    return tuple(out)
+            return False
+        n, avals = len(self.f.shape), [self.look.avals[m.slot] for m in self.masks]
+        lead = math.prod([max([1, *[a.shape[d - n] for a in avals if a.ndim >= n - d]]) for d in range(n - 2)])
+        return lead == 1 or lead * 4 <= math.prod(self.f.shape[:-2])
 
 
 class _Draft:
@@ -332,17 +304,6 @@ class _Draft:
             slot = self.add(node.op, (slot,), node.attrs, node.loc)
         return self.shaped(slot, (*lead, *self.avals[slot].shape[-2:]), loc)
 
-    def inline(self, graph: Graph, ins: Sequence[int], loc: Any) -> tuple[int, ...]:
-        """A small graph's nodes; its outputs."""
-        env: list[int] = []
-        args = iter(ins)
-        for node in graph.nodes:
-            if node.op is LEAF:
-                env.append(next(args))
-            else:
-                env.append(self.add(node.op, tuple([env[s] for s in node.ins]), node.attrs, loc))
-        return tuple([env[s] for s in graph.outputs])
-
     def write(self, w: Writing) -> None:
         """The nodes of one attention."""
         f, loc, recipe = w.f, w.f.out.node.loc, w.recipe
@@ -351,10 +312,6 @@ class _Draft:
         kv_lead = lead if w.group == 1 else (*lead[:-1], lead[-1] // w.group)
         k, v = [self.typed(self.operand(o, kv_lead, loc), self.avals[q].dtype, loc) for o in w.operands[1:]]
         extras = tuple(w.extras)
-        ranges = w.ranges()
-        if ranges is not None:
-            extras += self.inline(ranges, [m.slot for m in w.masks], loc)
-            recipe = replace(recipe, ranges=True)
         out = self.add(SCORED, (q, k, v, *extras), (replace(recipe, slope=None),), loc)
         self.replace(f.out, out)
         products = (f.dq, f.dk, f.dv)
