@@ -71,6 +71,8 @@ class _MemoryFormat:
 
 
 contiguous_format, preserve_format = _MemoryFormat("contiguous_format"), _MemoryFormat("preserve_format")
+memory_format, legacy_contiguous_format = _MemoryFormat, contiguous_format
+layout = str  # what `strided` is
 channels_last, channels_last_3d = _MemoryFormat("channels_last"), _MemoryFormat("channels_last_3d")
 
 _SKIP = {"namedtuple", "wrap", "val", "apply", "to_out", "cuda", "cpu", "to", "type_", "number", "operand", "require"}
@@ -90,6 +92,7 @@ ShortTensor = _legacy(int16, "ShortTensor")
 CharTensor = _legacy(int8, "CharTensor")
 ByteTensor = _legacy(uint8, "ByteTensor")
 BoolTensor = _legacy(bool, "BoolTensor")
+BFloat16Tensor = _legacy(bfloat16, "BFloat16Tensor")
 
 _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", "amp", "func", "distributed",
                           "linalg", "fft", "special", "testing", "random", "errors", "backends", "version", "jit", "hub",
@@ -99,7 +102,20 @@ _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", 
                           "torch_version"))
 _LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr", "vmap": "func",
          "autocast": "amp", "is_autocast_enabled": "amp", "get_autocast_dtype": "amp", "GradScaler": "amp",
-         "OutOfMemoryError": "errors", "sparse_coo_tensor": "sparse", "sparse_csr_tensor": "sparse"}
+         "OutOfMemoryError": "errors", "sparse_coo_tensor": "sparse", "sparse_csr_tensor": "sparse",
+         "default_generator": "random", "is_autocast_available": "amp", "fork": "jit", "wait": "jit",
+         "TypedStorage": "storage", "UntypedStorage": "storage"}
+_LAZY.update(dict.fromkeys("""
+clear_autocast_cache compiled_with_cxx11_abi cond get_autocast_cpu_dtype get_autocast_gpu_dtype
+get_deterministic_debug_mode get_device_module get_num_interop_threads has_lapack has_mkl has_openmp has_spectral
+init_num_threads is_anomaly_check_nan_enabled is_anomaly_check_nan_enabled is_anomaly_enabled is_autocast_cache_enabled
+is_autocast_cpu_enabled is_deterministic_algorithms_warn_only_enabled is_warn_always_enabled set_anomaly_enabled
+set_autocast_cache_enabled set_autocast_cpu_dtype set_autocast_dtype set_autocast_gpu_dtype set_default_tensor_type
+set_deterministic_debug_mode set_flush_denormal set_num_interop_threads set_warn_always sym_float sym_int sym_ite sym_max
+sym_min sym_not sym_sum while_loop
+""".split(), "settings"))
+_LAZY.update(dict.fromkeys((f"{kind}Storage" for kind in "Float Double Half BFloat16 Long Int Short Char Byte Bool".split()),
+                           "storage"))
 
 
 def __getattr__(name: str) -> Any:
