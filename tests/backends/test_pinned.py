@@ -119,6 +119,36 @@ def attention_forward() -> Callable[[], None]:
     return lambda: done(attention(q, k, v))
 
 
+def causal(q: Any, k: Any, v: Any) -> Any:
+    """A mask of later positions, and dropout."""
+    s = q @ k.transpose(-1, -2) / q.shape[-1] ** .5
+    p = F.softmax(s.masked_fill(graphc.ones(s.shape[-2:]).tril() == 0, float("-inf")), -1)
+    return F.dropout(p, .1, True) @ v
+
+
+def alibi(q: Any, k: Any, v: Any) -> Any:
+    """A bias that grows with the distance, a slope for each head; scores held below a cap."""
+    at = graphc.arange(k.shape[-2], dtype=q.dtype)
+    slopes = graphc.arange(1, 5, dtype=q.dtype).reshape(4, 1, 1) / 8
+    s = q @ k.transpose(-1, -2) - slopes * (at - at.reshape(-1, 1)).abs()
+    return F.softmax((s / 30).tanh() * 30, -1) @ v
+
+
+def sdpa(q: Any, k: Any, v: Any) -> Any:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def heads(fn: Callable[..., Any]) -> Callable[[], Callable[[], None]]:
+    """Forward and backward of attention, 2 x 4 heads of 64 x 32."""
+    return lambda: backward(fn, *[(2, 4, 64, 32)] * 3)
+
+
+def long_attention() -> Callable[[], None]:
+    """4 MB of scores a head: parts of the queries."""
+    q, k, v = [tensor(1, 3, 1024, 32, seed=i) for i in range(3)]
+    return lambda: done(attention(q, k, v))
+
+
 def norm(x: Any) -> Any:
     return F.layer_norm(x, (C,), tensor(C, seed=1), tensor(C, seed=2))
 
@@ -142,7 +172,11 @@ FUNCTIONS: dict[str, tuple[Callable[[], Callable[[], None]], int, int, float]] =
     "dropout backward": (lambda: backward(lambda x: F.dropout(x, 0.3, True), (R, C)), U, 1, 2.0),
     "cross entropy backward": (loss_gradient, U, 2, 2.02),
     "attention by hand": (attention_forward, 2 * 4 * 64 * 64, 1, 2.0),
-    "attention by hand backward": (lambda: backward(attention, *[(2, 4, 64, 32)] * 3), 2 * 4 * 64 * 64, 1, 4.5),
+    "attention by hand backward": (heads(attention), 2 * 4 * 64 * 64, 1, 4.5),
+    "causal attention with dropout": (heads(causal), 2 * 4 * 64 * 64, 1, 4.5),
+    "attention with distances, capped": (heads(alibi), 2 * 4 * 64 * 64, 1, 4.51),
+    "scaled_dot_product_attention": (heads(sdpa), 2 * 4 * 64 * 64, 1, 9.0),
+    "attention of 1024 positions": (long_attention, 3 * 1024 * 1024, 2, .13),
 }
 
 

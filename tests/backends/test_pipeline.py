@@ -273,6 +273,35 @@ def test_results_in_place_of_operands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert p.size >= 3 * matrix
 
 
+def test_small_values_that_all_slices_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread makes a mask for itself; not one that others want, nor a large one, nor one that waits for a slice."""
+    def mask(t: Any) -> Any:
+        return P.exp(P.mul(P.reshape(t, (1, 40, 1)), P.reshape(t, (1, 1, 40))))
+
+    def fn(q: Any, t: Any) -> Any:
+        m = P.expand(mask(t), (12, 40, 40))
+        s = P.add(P.matmul(q, P.permute(q, (0, 2, 1))), m)
+        return (P.matmul(P.mul(softmax(s), P.sub(s, m)), q),)
+
+    shapes = [(12, 40, 16), (40,)]
+    (p,) = check(fn, shapes, monkeypatch)
+    assert p.once == 1 and list(p.shared.values()) == [40 * 40 * 4] and "once kernel" in p.label
+    assert Program(graph_of(fn, shapes)).bytes_moved() == 4 * (4 * 12 * 40 * 16 + 40)
+    (p,) = check(lambda q, t: (*fn(q, t), mask(t)), shapes, monkeypatch)
+    assert p.once == 0
+    monkeypatch.setattr(pipeline, "SHARED", 40 * 40)
+    (p,) = check(fn, shapes, monkeypatch)
+    assert p.once == 0
+
+    def last(q: Any, t: Any) -> Any:
+        a = P.matmul(q, P.permute(q, (0, 2, 1)))
+        b = P.matmul(P.sub(softmax(a), P.expand(mask(P.reduce("max", a, (0, 1), False)), (12, 40, 40))), q)
+        return (b,)
+
+    made = same_either_way(graph_of(last, shapes), arrays_of(graph_of(last, shapes), shapes), monkeypatch)
+    assert all(p.once == 0 for p in made)
+
+
 def test_what_others_read_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     def fn(q: Any, k: Any, v: Any) -> Any:
         p = softmax(P.matmul(q, P.permute(k, (0, 2, 1))))

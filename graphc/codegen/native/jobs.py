@@ -226,11 +226,12 @@ def _bump() -> str:
 
 def _pipeline() -> str:
     """Run a list of jobs slice by slice: args = (area, template, bytes of it, bytes of a thread's area, table of (word, offset,
-    step), count, table of (function, offset of its block), count, slices). Each thread has a copy of all argument blocks at
-    the start of its area; before slice b, every ``word`` of it is set to the area's address + offset - b * step."""
+    step), count, table of (function, offset of its block), count, slices, how many of the jobs run once). Each thread has a
+    copy of all argument blocks at the start of its area; before slice b, every ``word`` of it is set to the area's address +
+    offset - b * step. The first jobs of the list run whole, in every thread, before its first slice."""
     f = Function("gc_pipeline")
     area, template, size, stride = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2), f.arg(3)
-    moves, n_moves, calls, n_calls, slices = f.arg(4, "ptr"), f.arg(5), f.arg(6, "ptr"), f.arg(7), f.arg(8)
+    moves, n_moves, calls, n_calls, slices, once = f.arg(4, "ptr"), f.arg(5), f.arg(6, "ptr"), f.arg(7), f.arg(8), f.arg(9)
     base = f.at("i8", area, f.mul(stride, "%tid"))
     start = f.let(f"ptrtoint ptr {base} to i64")
     lo, hi = f.share(slices)
@@ -243,13 +244,15 @@ def _pipeline() -> str:
             word, offset, step = (f.load("i64", f.at("i64", row, str(k))) for k in range(3))
             f.store("i64", f.sub(f.add(start, offset), f.mul(b, step)), f.at("i64", base, word))
 
-        def call(i: str) -> None:
+        def call(i: str, part: str, parts: str) -> None:
             row = f.at("i64", calls, f.mul(i, "2"))
             function, offset = f.load("ptr", row), f.load("i64", f.at("i64", row, "1"))
-            f.emit(f"call void {function}(ptr {f.at('i8', base, offset)}, i64 {b}, i64 {slices})")
+            f.emit(f"call void {function}(ptr {f.at('i8', base, offset)}, i64 {part}, i64 {parts})")
 
         f.loop("0", n_moves, move)
-        f.loop("0", n_calls, call)
+        first = f.select("i64", f.cmp("eq", "i64", b, lo), once, "0")
+        f.loop("0", first, lambda i: call(i, "0", "1"))
+        f.loop(once, n_calls, lambda i: call(i, b, slices))
 
     f.loop(lo, hi, one)
     return module([f])

@@ -5,7 +5,8 @@ outermost part of that work, calling its code as "thread b of n" for n matrices 
 same goes for kernels over rows, for epilogues and for packing. So a *pipeline* of n slices needs no other kernels: each
 thread, for each of its slices b, calls the jobs one after the other as (b, n). What one job writes in slice b and another reads
 there is in the cache, and what nobody else reads never leaves it: it lives in memory of one slice per thread, to which the
-jobs' pointers are set back by b slices. Results are those of the same jobs run one after the other, bit for bit.
+jobs' pointers are set back by b slices. Small values that all slices share, such as masks, every thread makes for itself before
+its first slice. Results are those of the same jobs run one after the other, bit for bit.
 
 Algorithm: steps are nodes of a graph (reads and writes). A pipeline grows from a batched product: a step joins if it shares a
 value with a member, both touch slice b of it in their slice b only, and no path leads out of the pipeline and back.
@@ -32,15 +33,21 @@ SMALL = 1 << 20  # bytes of a slice's intermediates that stay in the second-leve
 BLOCK = 1 << 19  # bytes of intermediates that are aimed at where slices are parts of the rows of a matrix
 LARGE = 0.6  # worth of an intermediate in a slice that is larger than SMALL, compared with one in a smaller slice
 BALANCE = 3 / 4  # of the threads' time, at least, must be busy with slices
+SHARED = 1 << 18  # bytes at most of values that every thread makes for itself
+SHARED_WORK = 1 / 16  # of a thread's share of the work, at most, for each of them
 SERIAL_WORK = 1 << 15  # points below which one thread runs everything anyway
 
 
 @dataclass
 class Pipeline(Job):
-    """Jobs that are called for one slice after the other. ``local``: intermediates of one slice, bytes each."""
+    """Jobs that are called for one slice after the other, the first ``once`` only before the first slice. ``local``:
+    intermediates of one slice, bytes each; ``shared``: those of all slices."""
 
     jobs: list[Job] = field(default_factory=list)
     local: dict[Key, int] = field(default_factory=dict)
+    shared: dict[Key, int] = field(default_factory=dict)
+    once: int = 0
+    members: list[int] = field(default_factory=list)  # places of the jobs among the plan's steps
     slices: int = 0
     offsets: dict[Key, int] = field(default_factory=dict)  # in a thread's area
     size: int = 0  # bytes of intermediates in a thread's area
@@ -49,12 +56,14 @@ class Pipeline(Job):
 
     @property
     def name(self) -> str:
-        return f"pipeline_{'_'.join(_names(self.jobs))}"
+        return f"pipeline_{'_'.join(_names(self.jobs[self.once:]))}"
 
     @property
     def label(self) -> str:
         lines = [f"{self.slices} slices, {self.size:,} bytes of intermediates in each:"]
-        return "\n  ".join([*lines, *["\n  ".join(j.label.split("\n")) for j in self.jobs]])
+        for n, j in enumerate(self.jobs):
+            lines += f"{'once ' if n < self.once else ''}{j.label}".split("\n")
+        return "\n  ".join(lines)
 
     def parts(self) -> list[Job]:
         return [*self.jobs, self]
@@ -80,10 +89,11 @@ class Pipeline(Job):
                     taken.add(x)
         lives = [memory_plan.Life(x, size, first[x], until[x])  # type: ignore[arg-type]
                  for x, size in self.local.items() if home[x] == x]
+        lives += [memory_plan.Life(x, size, 0, len(self.jobs)) for x, size in self.shared.items()]  # type: ignore[arg-type]
         offsets, self.size = memory_plan.plan(lives)
         memory_plan.check(lives, offsets)
         start = -(-8 * sum(words(j) for j in self.jobs) // 64) * 64
-        self.offsets = {x: start + offsets[home[x]] for x in self.local}  # type: ignore[index]
+        self.offsets = {x: start + offsets[home.get(x, x)] for x in (*self.local, *self.shared)}  # type: ignore[index]
         self.scratch_at = start + self.size
         self.scratch = -(-(self.scratch_at + max(j.scratch for j in self.jobs)) // 128) * 128
 
@@ -93,17 +103,17 @@ class Pipeline(Job):
         first = blocks[id(self.jobs[0])]
         moves: list[int] = []
         calls: list[int] = []
-        for j in self.jobs:
+        for n, j in enumerate(self.jobs):
             at = blocks[id(j)] - first
             calls += [address[j.symbol], 8 * at]
             for k, p in enumerate(j.pointers):
                 if p == "scratch" and j.scratch:
-                    moves += [at + k, self.scratch_at, j.scratch]
-                elif p in self.local:
-                    moves += [at + k, self.offsets[p], self.local[p]]
+                    moves += [at + k, self.scratch_at, 0 if n < self.once else j.scratch]
+                elif p in self.offsets:
+                    moves += [at + k, self.offsets[p], self.local.get(p, 0)]
         self.tables = [np.array(moves, np.int64), np.array(calls, np.int64)]
         return (base + 8 * first, 8 * sum(words(j) for j in self.jobs), self.scratch, self.tables[0].ctypes.data,
-                len(moves) // 3, self.tables[1].ctypes.data, len(self.jobs), self.slices)
+                len(moves) // 3, self.tables[1].ctypes.data, len(self.jobs), self.slices, self.once)
 
 
 def words(j: Job) -> int:
@@ -241,10 +251,10 @@ class _Steps:
         before, after = self.around(members)
         return not before & after & ~sum(1 << i for i in members)
 
-    def ordered(self, groups: Sequence[Mapping[int, Job]], made: Sequence[Pipeline]) -> list[Step]:
+    def ordered(self, made: Sequence[Pipeline]) -> list[Step]:
         """All steps, pipelines in the place of their members: in the given order, but after what they depend on."""
-        home = {i: max(g) for g in groups for i in g}
-        pipeline = {max(g): p for g, p in zip(groups, made)}
+        home = {i: max(p.members) for p in made for i in p.members}
+        pipeline = {max(p.members): p for p in made}
         needs: dict[int, set[int]] = {}
         for i, direct in enumerate(self.direct):
             node = home.get(i, i)
@@ -289,7 +299,6 @@ class Pipelines:
         if not seeds:
             return self.steps
         self.graph = _Steps(self.steps, self.base_of)
-        groups: list[dict[int, Job]] = []
         made: list[Pipeline] = []
         self.taken: set[int] = set()
         for i in seeds:
@@ -297,31 +306,27 @@ class Pipelines:
             assert isinstance(job, Job)
             if i in self.taken:
                 continue
-            group, found = self.best(i, job)
+            found = self.best(i, job)
             if found is not None:
-                groups.append(group)
                 made.append(found)
-                self.taken |= set(group)
-                self.graph.contract(group)
-        return self.graph.ordered(groups, made) if groups else self.steps
+                self.taken |= set(found.members)
+                self.graph.contract(found.members)
+        return self.graph.ordered(made) if made else self.steps
 
-    def best(self, seed: int, job: Job) -> tuple[dict[int, Job], Pipeline | None]:
+    def best(self, seed: int, job: Job) -> Pipeline | None:
         """The pipeline around a product whose slices are its matrices or, if they are too large or too few, parts of their
         rows: the one that saves most."""
-        group = self.grow(seed, job.matrices)
-        found = self.pipeline(group, job.matrices)
+        found = self.pipeline(self.grow(seed, job.matrices), job.matrices)
         if found is None or found.size <= SMALL and self.balanced(found):
-            return group, found
-        tries = [(group, found)]
+            return found
+        tries = [found]
         for parts in (d for d in range(2, job.row_tiles + 1) if job.row_tiles % d == 0):
             if found.size // parts <= 2 * BLOCK:  # what cannot be cut, such as packed keys, is then outside
-                group = self.grow(seed, job.matrices * parts)
-                smaller = self.pipeline(group, job.matrices * parts)
+                smaller = self.pipeline(self.grow(seed, job.matrices * parts), job.matrices * parts)
                 if smaller is not None and smaller.size <= BLOCK and self.balanced(smaller):
-                    tries.append((group, smaller))
+                    tries.append(smaller)
                     break
-        tries = [(g, p) for g, p in tries if self.balanced(p)]
-        return max(tries, key=lambda t: saved(t[1])) if tries else ({}, None)
+        return max((p for p in tries if self.balanced(p)), key=saved, default=None)
 
     def balanced(self, p: Pipeline) -> bool:
         """Whether threads that share the slices have about as much to do."""
@@ -375,6 +380,28 @@ class Pipelines:
                 return form, touched
         return None
 
+    def shared(self, group: dict[int, Job]) -> dict[int, Job]:
+        """Small kernels before the group whose results only the group reads."""
+        g = self.graph
+        out: dict[int, Job] = {}
+        most = SHARED_WORK * sum(j.work for j in group.values()) / self.nthreads
+        grown = True
+        while grown:
+            grown = False
+            members = {*group, *out}
+            before = {c for i in members for x in g.reads[i] for c in g.users[x] if x in g.writes[c]}
+            for c in sorted(before - members - self.taken):
+                job = self.steps[c]
+                if (isinstance(job, Job) and job.kernel is not None and job.spaces and not job.checks and job.work <= most
+                        and all(u in members or u == c for x in g.writes[c] for u in g.users[x])
+                        and not any(x in g.writes[i] for x in g.writes[c] for i in members)
+                        and not g.writes[c] & self.outputs and not g.direct[c] & set(group) and g.convex([*members, c])
+                        and sum(self.nbytes(x) for i in (*out, c) for x in g.writes[i]) <= SHARED):
+                    out[c] = job
+                    members.add(c)
+                    grown = True
+        return dict(sorted(out.items()))
+
     def pipeline(self, group: dict[int, Job], n: int) -> Pipeline | None:
         """The job of a group, or None if it is not worth the trouble: a product and another product or kernel at least."""
         if sum(bool(_names([j])) for j in group.values()) < 2:
@@ -385,13 +412,17 @@ class Pipelines:
         local = {x: self.nbytes(x) // n for x in written
                  if x not in self.outputs and all(i in group for i in g.users.get(x, ()))
                  and any(x in t for t in touched) and all(t.get(x, True) for t in touched)}
-        jobs = [without_streams(j, local) for j in group.values()]
+        once = self.shared(group)
+        shared = {x: self.nbytes(x) for i in once for x in g.writes[i]}
+        group = {**once, **group}
+        written |= set(shared)
+        jobs = [without_streams(j, {*local, *shared}) for j in group.values()]
         inside = {x for x in written if all(i in group for i in g.users.get(x, ()) if x in g.writes[i])}
         reads = {x for i in group for x in g.reads[i]} - inside
-        out = Pipeline("gc_pipeline", SUPPORT["gc_pipeline"], ["scratch"], (0,) * 8, reads, written - set(local),
+        out = Pipeline("gc_pipeline", SUPPORT["gc_pipeline"], ["scratch"], (0,) * 9, reads, written - {*local, *shared},
                        work=sum(j.work for j in jobs), checks=any(j.checks for j in jobs),
-                       own={x: size for j in jobs for x, size in j.own.items() if x not in local},
-                       jobs=jobs, local=local, slices=n)
+                       own={x: size for j in jobs for x, size in j.own.items() if x not in local and x not in shared},
+                       jobs=jobs, local=local, shared=shared, once=len(once), members=sorted(group), slices=n)
         out.place()
         return out
 
@@ -412,7 +443,7 @@ def without_streams(j: Job, local: Collection[Key]) -> Job:
 
 def local_keys(steps: Sequence[Step]) -> set[Key]:
     """Intermediates that never go to memory."""
-    return {x for s in steps if isinstance(s, Pipeline) for x in s.local}
+    return {x for s in steps if isinstance(s, Pipeline) for x in s.offsets}
 
 
 def bytes_inside(sched: Schedule, local: Collection[Key]) -> int:
