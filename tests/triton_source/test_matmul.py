@@ -68,6 +68,20 @@ def test_layouts(dt, layout: str, interpreter) -> None:
         check(interpreter, dense((), m, n, k, layout[0] == "t", layout[1] == "t"), dt, SMALL[dt])
 
 
+def test_blocks_in_halves(interpreter) -> None:
+    """Long expressions behind a product are printed for one half of the block after the other."""
+    for dt in (float32, bfloat16):
+        for parts in (1, 3):
+            tile = Tile(32, 64, 16, 4, 2, parts, False, 2)
+            for p in (dense((), 64, 64, 80), dense((2,), 37, 75, 90, False, True)):
+                extents = (*p.batch, p.m, p.n)
+                bias = np.random.default_rng(1).uniform(-3, 3, p.n).astype(dt.np)
+                want, values = check(interpreter, p, dt, tile, (0, 0), bias_relu(extents, dt), True,
+                                     {"bias": bias, "y": np.zeros(math.prod(extents), dt.np)})
+                full = np.maximum(want.astype(dt.np).astype(np.float64).reshape(-1, p.n) + bias.astype(np.float64), 0)
+                np.testing.assert_allclose(values["y"].astype(np.float64), full.reshape(-1), rtol=TOL[dt], atol=8 * TOL[dt])
+
+
 def test_batches(interpreter) -> None:
     check(interpreter, dense((3,), 33, 17, 20), float32, SMALL[float32])
     check(interpreter, dense((2, 3), 16, 32, 16, True), float32, SMALL[float32])

@@ -176,6 +176,18 @@ def test_machine_code_with_epilogues() -> None:
 
 
 @pytest.mark.usefixtures("triton_installed")
+@pytest.mark.parametrize("target", [A100, H100], ids=str)
+def test_an_optimizer_behind_a_product(target: Target) -> None:
+    """A weight's gradient with four arrays of its size read and as many statements as AdamW has: odd rows, no spills."""
+    p, k = dense((), 50257, 768, 4096, True), after(4, (50257, 768), 16)
+    tile = choose(p, bfloat16, target, epilogue=k)
+    assert is_heavy(k) and tiling.is_wide(k) and tile.m * tile.n // tile.halves <= 32 * 32 * tile.warps
+    made, = print_product(p, bfloat16, ("a", "b", "c"), target, epilogue=k, tile=tile, keep=False)
+    c = compiler.compiler(target).get([made])[made.symbol]
+    assert c.spills == 0 and (c.facts["wgmma"] or c.facts["mma"]), (tile, c.registers, c.spills)
+
+
+@pytest.mark.usefixtures("triton_installed")
 def test_new_sizes_reuse_the_code() -> None:
     """Sizes and the number of programs are no part of the text."""
     a, = print_product(dense((), 1024, 512, 256), bfloat16, (0, 1, 2), H100, tile=tiling._TMA[2])

@@ -127,6 +127,7 @@ class Template:
         self.keys = keys
         self.lines: list[str] = []
         self.inside = 0  # loops around what is printed now
+        self.columns = "BN" if tile.halves == 2 else "BY"  # the tile's width; BY is that of a piece
         spans = [off + sum((n - 1) * abs(s) for n, s in zip((*p.batch, *sizes), (*strides, *inner)))
                  for off, sizes, strides, inner in ((offsets[0], (p.m, p.k), p.batch_a, p.a),
                                                     (offsets[1], (p.k, p.n), p.batch_b, p.b))]
@@ -148,7 +149,7 @@ class Template:
         """Which tile, which part of the sum, which element of the batch."""
         p, t = self.p, self.tile
         self.numbers += [Arg(n, "i32", v, math.gcd(v, 16)) for n, v in (("m", p.m), ("n", p.n), ("k", p.k))]
-        self.line("tiles_m, tiles_n = tl.cdiv(m, BX), tl.cdiv(n, BY)")
+        self.line(f"tiles_m, tiles_n = tl.cdiv(m, BX), tl.cdiv(n, {self.columns})")
         self.line("pid = tl.program_id(0)")
         self.line("tile, z = pid % (tiles_m * tiles_n), pid // (tiles_m * tiles_n)")
         self.line(f"first = tile // ({GROUP} * tiles_n) * {GROUP}  # rows of tiles in groups, for the L2 cache")
@@ -156,7 +157,7 @@ class Template:
         self.line(f"pm, pn = first + tile % ({GROUP} * tiles_n) % rows, tile % ({GROUP} * tiles_n) // rows")
         wide = ".to(tl.int64)" if self.big else ""
         self.line(f"x = (pm * BX + tl.arange(0, BX)[:, None]){wide}")
-        self.line(f"y = (pn * BY + tl.arange(0, BY)[None, :]){wide}")
+        self.line(f"y = (pn * {self.columns} + tl.arange(0, {self.columns})[None, :]){wide}")
         if p.m % t.m:
             self.line("mx = x < m")
         if p.n % t.n:
@@ -204,7 +205,7 @@ class Template:
         start = f"({lo} + r)" if t.parts > 1 else "r"
         self.line(f"pa = a + x * {row} + {start}[None, :] * {ka}")
         self.line(f"pb = b + {start}[:, None] * {kb} + y * {col}")
-        self.line(f"acc = tl.zeros((BX, BY), {acc})")
+        self.line(f"acc = tl.zeros((BX, {self.columns}), {acc})")
         self.line(f"for k0 in range({lo}, {hi}, BK):")
         ends = p.k % t.k != 0
         ma = " & ".join((["mx"] if p.m % t.m else []) + ([f"(r[None, :] < {hi} - k0)"] if ends else []))
@@ -223,7 +224,18 @@ class Template:
 
     def pieces(self) -> Iterator[str]:
         """The accumulator's name, once for every piece of the block; what belongs to a piece is printed in between."""
-        yield "acc"
+        if self.tile.halves == 1:
+            yield "acc"
+            return
+        self.line("acc, right = tl.split(tl.permute(tl.reshape(acc, (BX, 2, BY)), (0, 2, 1)))")
+        for h in range(2):
+            self.line(f"y0 = pn * BN{' + BY' if h else ''}")
+            self.line(f"y = (y0 + tl.arange(0, BY)[None, :]){'.to(tl.int64)' if self.big else ''}")
+            if self.p.n % self.tile.n:
+                self.line("my = y < n")
+            if h:
+                self.line("acc = right")
+            yield "acc"
 
     def finish(self, name: str, doc: list[str], pointers: list[Arg], helpers: set[str], checks: bool, kernel: Any) -> Printed:
         t = self.tile
@@ -233,7 +245,8 @@ class Template:
 
     def constants(self) -> list[tuple[str, int]]:
         """Block sizes the text names."""
-        return [("BX", self.tile.m), ("BY", self.tile.n), ("BK", self.tile.k)]
+        t = self.tile
+        return [("BX", t.m), ("BY", t.n // t.halves), *([("BN", t.n)] if t.halves == 2 else []), ("BK", t.k)]
 
     def grid(self) -> list[tuple[str | int, int]]:
         """How many programs."""

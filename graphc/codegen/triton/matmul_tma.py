@@ -50,14 +50,14 @@ class Persistent(Template):
         self.steps = [next((s for s in strides if s != 1), 1) for strides in (p.a, p.b)]
         batches = [strides[0] if strides else 0 for strides in (p.batch_a, p.batch_b)]
         self.batched = [bool(s) for s in batches]
-        blocks = {"m": "BX", "n": "BN", "k": "BK"}
+        blocks = {"m": "BX", "n": self.columns, "k": "BK"}
         for which, (name, sizes) in enumerate((("a", a), ("b", b))):
             between = self.number(f"batch_{name}", batches[which]) if self.batched[which] else ""
             step = self.number(f"step_{name}", self.steps[which])
             self.descriptor(f"d{name}", name, between, sizes, step, (blocks[sizes[0]], blocks[sizes[1]]))
         if self.by_descriptor:
             self.descriptor("dc", "c", "m * n" if p.batch else "", ("m", "n"), "n", ("BX", "BY"))
-        self.line("tiles_m, tiles_n = tl.cdiv(m, BX), tl.cdiv(n, BN)")
+        self.line(f"tiles_m, tiles_n = tl.cdiv(m, BX), tl.cdiv(n, {self.columns})")
         every = math.prod(p.batch) * t.parts
         self.line(f"tiles = tiles_m * tiles_n{f' * {every}' if every > 1 else ''}")
         flat = t.parts == 1  # a part may be empty, and parts are made where there are few tiles
@@ -82,11 +82,12 @@ class Persistent(Template):
 
     def fetch(self, which: int) -> str:
         """The block of an operand at step k0."""
-        here = ("pm * BX", "pn * BN")[which]
+        here = ("pm * BX", f"pn * {self.columns}")[which]
         if which == 0:
             at, block = ("k0", here) if self.turned[0] else (here, "k0"), "BK, BX" if self.turned[0] else "BX, BK"
         else:
-            at, block = (here, "k0") if self.turned[1] else ("k0", here), "BN, BK" if self.turned[1] else "BK, BN"
+            at = (here, "k0") if self.turned[1] else ("k0", here)
+            block = f"{self.columns}, BK" if self.turned[1] else f"BK, {self.columns}"
         name = "ab"[which]
         text = f"d{name}.load([{'z, ' if self.batched[which] else ''}{', '.join(at)}])"
         if self.batched[which]:
@@ -101,7 +102,7 @@ class Persistent(Template):
             self.line(f"lo = part * (tl.cdiv(k, {t.parts} * BK) * BK)")
             self.line(f"hi = tl.minimum(lo + tl.cdiv(k, {t.parts} * BK) * BK, k)")
             lo, hi = "lo", "hi"
-        self.line("acc = tl.zeros((BX, BN), tl.float32)")
+        self.line(f"acc = tl.zeros((BX, {self.columns}), tl.float32)")
         self.line(f"for k0 in range({lo}, {hi}, BK):")
         self.line(f"ta = {self.fetch(0)}", 2)
         self.line(f"tb = {self.fetch(1)}", 2)
@@ -121,16 +122,12 @@ class Persistent(Template):
         self.line(f"x = (pm * BX + tl.arange(0, BX)[:, None]){wide}")
         if self.p.m % t.m:
             self.line("mx = x < m")
-        if t.halves == 2:
-            self.line("acc, right = tl.split(tl.permute(tl.reshape(acc, (BX, 2, BY)), (0, 2, 1)))")
-        for h in range(t.halves):
-            self.line(f"y0 = pn * BN{' + BY' if h else ''}")
+        if t.halves == 1:
+            self.line("y0 = pn * BY")
             self.line(f"y = (y0 + tl.arange(0, BY)[None, :]){wide}")
             if self.p.n % t.n:
                 self.line("my = y < n")
-            if h:
-                self.line("acc = right")
-            yield "acc"
+        yield from super().pieces()
 
     def store(self, dt: dtype, rows: str = "z") -> None:
         """Write the accumulator as the dense result."""
@@ -141,11 +138,6 @@ class Persistent(Template):
         if self.p.batch:
             value, at = f"({value}).reshape(1, BX, BY)", f"{'z.to(tl.int32)' if self.big else 'z'}, {at}"
         self.line(f"dc.store([{at}], {value})")
-
-    def constants(self) -> list[tuple[str, int]]:
-        """Block sizes the text names: BN is a tile's width, BY that of a piece."""
-        t = self.tile
-        return [("BX", t.m), ("BY", t.n // t.halves), ("BN", t.n), ("BK", t.k)]
 
     def grid(self) -> list[tuple[str | int, int]]:
         """A program per processor, or fewer."""

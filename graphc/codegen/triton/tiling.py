@@ -178,8 +178,8 @@ def _along_rows(k: Kernel) -> bool:
 class Tile:
     """Block sizes of one program, its warps, stages of the pipeline, and into how many parts the sum is cut.
 
-    ``tma``: operands come through tensor descriptors, programs stay and take one tile after the other; the finished block
-    is then worked on in ``halves`` pieces, which need less shared memory.
+    ``tma``: operands come through tensor descriptors, programs stay and take one tile after the other. The finished block is
+    worked on in ``halves`` pieces, which need fewer registers and less shared memory.
     """
 
     m: int
@@ -312,6 +312,8 @@ def usable(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0,
             continue  # more than 64 accumulators a thread leave no registers for long expressions
         if shared_bytes(t, dt) > target.shared_limit:
             continue
+        if heavy and wide and candidates is None and t.m * t.n >= 64 * 32 * t.warps:
+            t = replace(t, halves=2)
         for parts in _PARTS:
             if parts > 1 and p.k < 4 * parts * t.k:
                 break
