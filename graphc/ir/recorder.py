@@ -215,16 +215,23 @@ def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
     """Python numbers as run-time inputs of dtype ``dt``."""
     reg = state.region
     av = scalar_aval(dt)
-    node = reg.cursor
-    out = []
-    for _ in numbers:
-        after = node.next
-        known = after is not None and after.op is SCALAR and after.attrs[0] is av
-        node = after if known else _advance(node, SCALAR, (), (av,), ())  # type: ignore[assignment]
-        out.append(Value(av, reg, node.slot))
-    reg.cursor = node
+    start, key = reg.cursor, (SCALAR, av, len(numbers))
+    known = start.blocks.get(key) if start.blocks is not None else None
+    if known is None:
+        node, slots = start, []
+        for _ in numbers:
+            after = node.next
+            same = after is not None and after.op is SCALAR and after.attrs[0] is av
+            node = after if same else _advance(node, SCALAR, (), (av,), ())  # type: ignore[assignment]
+            slots.append(node.slot)
+        known = node, slots
+        if start.op is not None and slots:
+            if start.blocks is None or len(start.blocks) >= 8:
+                start.blocks = {}
+            start.blocks[key] = known
+    reg.cursor, slots = known
     reg.bindings += numbers
-    return tuple(out)
+    return tuple([Value(av, reg, slot) for slot in slots])
 
 
 def scalar(number: Any, dt: dtype) -> Value:
@@ -427,7 +434,10 @@ def drop_dead_writes(reg: Region) -> None:
 def _holders(reg: Region, donors: Sequence[int]) -> tuple[list[Value], list[int], list[Any], list[int]]:
     """Values of these bindings, how many hold each beyond the log of writes; their buffers, how many hold each. In columns: an
     optimizer's step gives away hundreds. The log is read by ids, since a list of its values would hold them itself."""
-    written = Counter(map(id, map(_second, reg.writes)))
+    ids = [*map(id, map(_second, reg.writes))]
+    written = dict.fromkeys(ids, 1)
+    if len(written) != len(ids):
+        written = Counter(ids)
     values = [reg.bindings[k] for k in donors]
     held = [*map(sub, map(_count, values), map(written.get, map(id, values), repeat(0)))]
     buffers = [*map(_buffer, values)]

@@ -33,6 +33,8 @@ class GradNode:
             keep = op.save_ins  # type: ignore[union-attr]
             if keep is None or len(keep) == len(ins):
                 self.ins: Any = ins
+            elif not keep:
+                self.ins = (None,) * len(ins)
             elif keep == _FIRST_TWO and len(ins) == 3:
                 self.ins = (ins[0], ins[1], None)
             else:

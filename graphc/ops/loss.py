@@ -13,7 +13,7 @@ from ..ir.composites._common import wide
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
-from ..tensor import Size, Tensor
+from ..tensor import Size, Tensor, wrap
 from ._common import binary_values, number, val
 from ._loss_ctc import ctc_loss
 from ._loss_margin import (
@@ -43,6 +43,8 @@ __all__ = [
 def _class_targets(name: str, x: Value, t: Value) -> tuple[Value, int]:
     """(int64 targets, class axis) after PyTorch's checks of shapes and dtype."""
     xs, ts = x.aval.shape, t.aval.shape
+    if len(xs) == 2 and ts == xs[:1] and t.aval.dtype is dtypes.int64:
+        return t, 1
     if not xs:
         raise ArgumentError(f"{name}: Expected 1 or more dimensions (got 0)")
     axis = 0 if len(xs) == 1 else 1
@@ -61,8 +63,6 @@ def _class_targets(name: str, x: Value, t: Value) -> tuple[Value, int]:
 
 def _index_loss(name: str, x: Value, t: Value, weight: Tensor | None, ignore_index: int, reduction: str,
                 smoothing: float) -> Any:
-    from ..tensor import wrap
-
     was_one = x.aval.ndim == 1 and t.aval.shape == (1,)
     t, axis = _class_targets(name, x, t)
     attrs = (axis, int(ignore_index), reduction, smoothing, weight is not None)
@@ -89,8 +89,6 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
 
 def _soft_cross_entropy(x: Value, t: Value, weight: Tensor | None, reduction: str, smoothing: float) -> Any:
     """Targets are distributions over the classes; ``mean`` divides by the number of distributions."""
-    from ..tensor import wrap
-
     if not t.aval.dtype.is_floating_point:
         raise DTypeError(f"Expected floating point type for target with class probabilities, got {t.aval.dtype.name}")
     axis = 0 if x.aval.ndim == 1 else 1
@@ -168,9 +166,7 @@ def _weighted(loss: Value, weight: Tensor, input: Tensor, reduction: str, by_wei
     w = P.cast(val(weight, "weight"), loss.aval.dtype)
     loss = P.mul(loss, w)
     if reduction == "mean" and by_weight:
-        from ..tensor import wrap
-
-        return wrap(P.div(P.sum(loss), P.sum(w)))
+            return wrap(P.div(P.sum(loss), P.sum(w)))
     return finish(loss, reduction)
 
 
@@ -236,8 +232,6 @@ def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, redu
     x, t = binary_values("kl_div", input, target)
     loss = P.mul(P.exp(t), P.sub(t, x)) if log_target else P.sub(_xlogx(t), P.mul(t, x))
     out = reduced(loss, reduction)
-    from ..tensor import wrap
-
     return wrap(P.div(out, x.aval.shape[0]) if batch and x.aval.ndim else out)
 
 
