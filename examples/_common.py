@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from graphc import cuda
+
 
 def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     """The flags every example takes."""
     p = argparse.ArgumentParser(description=description)
-    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    device = "cuda" if cuda.is_available() else "cpu"
+    p.add_argument("--device", default=device, help="cpu or cuda (default: cuda if there is a GPU)")
     p.add_argument("--compile", action="store_true", help="compile the training step as one graph")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--smoke", action="store_true", help="a few steps on a little data, to see that everything runs")

@@ -190,15 +190,14 @@ def stream(stream: Stream | None) -> StreamContext:
     return StreamContext(stream)
 
 
-def is_current_stream_capturing() -> bool:
-    """Whether work sent to the current stream is recorded into a graph."""
-    s = current_stream()
-    return s.driver.capturing(s.handle)
+_GRAPHS = ("CUDAGraph", "graph", "graph_pool_handle", "is_current_stream_capturing", "make_graphed_callables")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "amp":  # loads what few programs need
-        return importlib.import_module("graphc.cuda.amp")
+    if name in ("amp", "graphs", "nvtx"):  # load what few programs need
+        return importlib.import_module(f"graphc.cuda.{name}")
+    if name in _GRAPHS:
+        return getattr(importlib.import_module("graphc.cuda.graphs"), name)
     raise AttributeError(f"module 'graphc.cuda' has no attribute {name!r}")
 
 
