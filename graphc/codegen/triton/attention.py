@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...dtypes import bfloat16, bool_, dtype, float16, float32
-from ...ir.node import Aval
+from ...ir.node import Aval, Node
 from ..native.contraction import View
 from . import opcodes
 from .library_row import Library, Made
@@ -421,6 +421,19 @@ def backward_keys(p: Problem, keys: Sequence[Any], dk: Any, dv: Any, delta: Any,
                 ("go", p.dt, keys[5]), *w.extra_pointers(keys[6:]), ("delta", float32, delta), ("dk", p.dt, dk),
                 ("dv", p.dt, dv)]
     return w.finish("attention_keys", pointers, t.y)
+
+
+def flops(node: Node) -> dict[str, int]:
+    """Operations of the products of an attention node's kernels by their labels; half of them for a causal one, all where only
+    a mask in memory tells which are left out."""
+    if node.op.name not in NAMES:  # type: ignore[union-attr]
+        return {}
+    q, k, v = node.in_avals[:3]
+    pairs = 2 * q.size // max(q.shape[-1], 1) * k.shape[-2]
+    if node.attrs[0] is True:
+        pairs //= 2
+    d, e = q.shape[-1], v.shape[-1]
+    return {"attention": pairs * (d + e), "attention_queries": pairs * (2 * d + e), "attention_keys": pairs * 2 * (d + e)}
 
 
 # -------------------------------------------------------------------------------------------------------------- rows

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import CompileError
 from ...ir.location import format_location
-from ...ir.node import Graph, Node
+from ...ir.node import Aval, Graph, Node
 from ...ir.passes import run_passes
 from .. import index
 from ..fuse import Schedule, schedule
@@ -24,7 +24,7 @@ from ..loop_ir import Access, Buf, Kernel, Stmt, Store
 from ..lower import tidy
 from ..native.contraction import Product, View, dense_strides, product, view_of
 from ..native.jobs import Cursor, Key
-from . import attention, autotune, conv, matmul
+from . import attention, autotune, conv, matmul, roofline
 from .compiler import H100, Target
 from .library import Library, library_kernels
 from .passes import split_for
@@ -42,6 +42,7 @@ class Launch:
     writes: frozenset[Key]
     own: dict[Key, int] = field(default_factory=dict)
     label: str = ""
+    flops: int = 0  # operations, estimated; products count two for each multiplication
 
     @property
     def keys(self) -> list[Any]:
@@ -231,12 +232,13 @@ class Lowering:
         writes: set[Key] = {slot} if keep else set()
         if epilogue is not None:
             writes |= {epilogue.buffers[b].slot for b in epilogue.writes}
+        flops, after = 2 * math.prod(p.batch) * p.m * p.n * p.k, 0 if epilogue is None else epilogue.flops()
         if len(printed) == 1:
-            return [*copies, Launch(printed[0], frozenset(writes), label=label_of(printed[0]))]
+            return [*copies, Launch(printed[0], frozenset(writes), label=label_of(printed[0]), flops=flops + after)]
         partial = ("parts", slot)
         nbytes = parts * math.prod(p.batch) * p.m * p.n * max(4, self.avals[slot].dtype.itemsize)
-        return [*copies, Launch(printed[0], frozenset((partial,)), {partial: nbytes}, label_of(printed[0])),
-                Launch(printed[1], frozenset(writes), {}, label_of(printed[1]))]
+        return [*copies, Launch(printed[0], frozenset((partial,)), {partial: nbytes}, label_of(printed[0]), flops),
+                Launch(printed[1], frozenset(writes), {}, label_of(printed[1]), after)]
 
     def operands(self, node: Node) -> tuple[list[Step], Product, tuple[tuple[Key, int], tuple[Key, int]]]:
         """(copies, product, (key, offset) of both operands); operands whose axes do not merge are copied."""
@@ -292,7 +294,8 @@ class Lowering:
         if made is None:
             self.copied = before
             return [Host(node)]
-        return [*copies, *[Launch(p, frozenset(w), own, label_of(p)) for p, w, own in made]]
+        flops = attention.flops(node)
+        return [*copies, *[Launch(p, frozenset(w), own, label_of(p), flops.get(label_of(p), 0)) for p, w, own in made]]
 
     def dense(self, slots: Sequence[int]) -> tuple[list[Key], list[Step]]:
         """Keys where the slots lie contiguous, and the copies of those that do not."""
@@ -358,7 +361,7 @@ def kernel_launch(k: Kernel) -> Launch:
         lines = dict.fromkeys(format_location(s.loc) for s in k.stmts if s.loc is not None)
         where = f" (recorded at {', '.join(lines)})" if lines else ""
         raise CompileError(f"kernel {k.name}: no Triton code for {error}{where}") from error
-    return Launch(p, frozenset([k.buffers[b].slot for b in k.writes]), label=label_of(p))
+    return Launch(p, frozenset([k.buffers[b].slot for b in k.writes]), label=label_of(p), flops=k.flops())
 
 
 def label_of(p: Printed) -> str:
@@ -448,7 +451,7 @@ class _Names:
             args.append(a)
         printed = s.printed if tuple(args) == s.printed.args else s.printed.with_args(tuple(args))
         own = {self.key(k): n for k, n in s.own.items()}
-        return Launch(printed, frozenset([plain(self.key(k)) for k in s.writes]), own, s.label)
+        return Launch(printed, frozenset([plain(self.key(k)) for k in s.writes]), own, s.label, s.flops)
 
     def ends(self) -> list[Step]:
         """What an iteration ends with: results that are also carries or inputs to their place, and the new carries. One
@@ -521,17 +524,26 @@ def count(steps: Iterable[Step]) -> int:
     return sum(s.length * count(s.body) if isinstance(s, Repeat) else 1 for s in steps)
 
 
-def to_text(steps: Iterable[Step]) -> str:
-    """The plan, one line a step."""
+def to_text(steps: Sequence[Step], avals: Sequence[Aval] | None = None, device: str = "H100") -> str:
+    """The plan, one line a step; with the graph's ``avals`` also estimated bytes and operations and the least time they take
+    on a device of :data:`.roofline.DEVICES`, and their sums."""
+    if avals is None:
+        return "\n".join(_lines(steps, lambda s: ""))
+    own, rates = roofline.buffers_of(steps), roofline.DEVICES[device]
+    lines = _lines(steps, lambda s: ": " + roofline.text(roofline.cost(s, avals, own, rates)))
+    return "\n".join([*lines, f"total on {device}: {roofline.text(roofline.total(steps, avals, rates))} at least"])
+
+
+def _lines(steps: Sequence[Step], more: Callable[[Launch], str]) -> list[str]:
     lines = []
     for s in steps:
         if isinstance(s, Launch):
-            lines.append(f"{s.label}: {s.printed.programs()} programs of {s.printed.warps} warps")
+            lines.append(f"{s.label}: {s.printed.programs()} programs of {s.printed.warps} warps{more(s)}")
         elif isinstance(s, Repeat):
             lines.append(f"repeat {s.length} times:")
-            lines += ["  " + x for x in to_text(s.body).splitlines()]
+            lines += ["  " + x for x in _lines(s.body, more)]
         elif isinstance(s, Copy):
             lines.append(f"copy {s.nbytes} bytes")
         else:
             lines.append(f"host: {s.node.op.name}")  # type: ignore[union-attr]
-    return "\n".join(lines)
+    return lines

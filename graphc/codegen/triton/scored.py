@@ -509,7 +509,10 @@ def scored_backward(x: Library) -> list[Made] | None:
 
 def tile_of(what: str, p: Problem) -> Tile:
     """Block sizes: those of plain attention, with registers left for the code on the scores."""
-    t = attention.tile_of(what, p.dt, max(p.depth, p.value_depth))
+    depth = max(p.depth, p.value_depth)
+    t = attention.tile_of(what, p.dt, depth)
+    if what == "keys" and t.y == 64 and p.dt.itemsize == 2:
+        return Tile(32, 128 if depth <= 64 else 64, 8, 2)
     return replace(t, warps=8, stages=min(t.stages, 2)) if t.x * t.y >= 4096 and p.dt.itemsize == 2 else t
 
 
