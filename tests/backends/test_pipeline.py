@@ -363,6 +363,17 @@ def test_mixed_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     harness.check(graph, [RNG.standard_normal(s).astype(np.float32) for s in ((12, 10, 7), (12, 7, 7), (12,))], threads=(1, 3))
 
 
+def test_results_of_several_slices_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of queries, keys and values written into one array: a part each, chosen by guards."""
+    def fn(q: Any, k: Any, v: Any) -> Any:
+        s = P.matmul(q, P.permute(k, (0, 2, 1)))
+        parts = [P.reshape(P.matmul(softmax(s), v), (1, 6, 10, 8)), P.reshape(P.matmul(s, k), (1, 6, 10, 8))]
+        return (P.add(P.pad(parts[0], (0, 0, 0, 0), (1, 0, 0, 0), 0.0), P.pad(parts[1], (1, 0, 0, 0), (0, 0, 0, 0), 0.0)),)
+
+    (p,) = check(fn, [(6, 10, 8)] * 3, monkeypatch)
+    assert len(p.jobs) == 6 and len(p.local) == 5
+
+
 def test_long_rows_and_long_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """k in several blocks behind an epilogue (partial sums of a slice), and a k that is cut in parts (no pipeline)."""
     def fn(a: Any, b: Any) -> Any:

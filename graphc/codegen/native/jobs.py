@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...ir.node import Node
+from .. import index
 from ..index import Ix
-from ..loop_ir import Kernel, stage_of, to_text
+from ..loop_ir import Access, Kernel, stage_of, to_text
 from .llvm import Function, module
 
 Key = Hashable
@@ -40,8 +41,19 @@ class Space(NamedTuple):
 def kernel_space(k: Kernel, leading: int, unused: int = -1) -> Space:
     """What a loop kernel touches; buffer ``unused`` is never followed."""
     loads = [s.attr for s in k.stmts if s.op == "load" and s.attr.buffer != unused]
-    return Space(k.extents, leading, tuple([(k.buffers[a.buffer].slot, k.buffers[a.buffer].dtype.itemsize, a.ix)
+    return Space(k.extents, leading, tuple([(k.buffers[a.buffer].slot, k.buffers[a.buffer].dtype.itemsize, pinned(a))
                                             for a in (*loads, *[st.access for st in k.stores])]))
+
+
+def pinned(a: Access) -> Ix:
+    """The index of an access, axes that its guards allow only one position of replaced by that position."""
+    ix = a.ix
+    for g in a.guards:
+        if g.hi == g.lo + 1 and len(g.ix.terms) == 1 and g.ix.terms[0][1] == 1 and isinstance(g.ix.terms[0][0], int):
+            d, c = g.ix.terms[0][0], index.coefficient(ix, g.ix.terms[0][0])
+            if c is not None:
+                ix = Ix(ix.const + c * (g.lo - g.ix.const), tuple([t for t in ix.terms if t[0] != d]))
+    return ix
 
 
 @dataclass
