@@ -37,6 +37,7 @@ MAX_NODES = 160  # of one group: bounds registers and compile time
 MAX_BUFFERS = 32
 SHORT = 16  # elements of a window
 TINY, REACH = 1 << 16, 8  # elements of groups that are merged to start fewer kernels, and how many such groups are looked at
+TOGETHER = 16  # values such a kernel may read: each takes registers
 MAX_JOINED = 4  # operands of a concat that is folded into its reader
 SHRINKS = 4  # times fewer bytes that a group stores than it reads, so that running it early saves memory
 _INT_CHECKED = ("fmod", "remainder", "floordiv")  # on integers: divisors must be looked at, a library call does
@@ -359,8 +360,11 @@ class Partition:
                 if first not in self.groups:
                     continue
                 for other in ids[n + 1:n + 1 + (REACH if self.groups[first].full > 1 else len(ids))]:
-                    if other in self.groups and self.mergeable(self.groups[first], self.groups[other]):
-                        self.merge(self.groups[first], self.groups[other])
+                    if other not in self.groups or not self.mergeable(self.groups[first], self.groups[other]):
+                        continue
+                    a, b = self.groups[first], self.groups[other]
+                    if a.full == 1 or len(a.reads | b.reads) <= TOGETHER:
+                        self.merge(a, b)
 
     def aval(self, slot: int):  # type: ignore[no-untyped-def]
         n = self.producer[slot]

@@ -7,6 +7,7 @@ from plan_run import run_plan
 
 from graphc.codegen.triton import compiler, conv, matmul
 from graphc.codegen.triton.compiler import A100, H100, Target
+from graphc.codegen.triton.layout import ROWS
 from graphc.codegen.triton.plan import Host, launches, lower_plan
 from graphc.device import CPU
 from graphc.dtypes import bfloat16, float32, float64, from_numpy
@@ -28,6 +29,11 @@ CASES = {
     "depthwise": ((2, 5, 6, 7), (5, 1, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 5)),
     "one_by_one": ((2, 17, 5, 6), (20, 17, 1, 1), ((1, 1), (0, 0), (0, 0), (1, 1), 1)),
     "deep": ((1, 32, 6, 6), (32, 32, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1)),
+    "stem": ((1, 3, 13, 14), (8, 3, 7, 7), ((2, 2), (3, 3), (3, 3), (1, 1), 1)),
+    "strided_one_by_one": ((2, 20, 7, 6), (24, 20, 1, 1), ((2, 2), (0, 0), (0, 0), (1, 1), 1)),
+    "ragged": ((1, 24, 6, 5), (40, 24, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1)),
+    "wide_groups": ((1, 32, 6, 6), (48, 16, 3, 3), ((2, 1), (1, 1), (1, 1), (1, 1), 2)),
+    "stride_meets_dilation": ((1, 16, 9, 9), (16, 16, 3, 3), ((2, 2), (2, 2), (2, 2), (2, 2), 1)),
     "line": ((3, 4, 20), (6, 4, 5), ((2,), (2,), (1,), (1,), 1)),
     "volume": ((1, 2, 5, 6, 4), (3, 2, 2, 3, 2), ((1, 2, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1), 1)),
 }
@@ -66,6 +72,7 @@ def test_geometry(case: str, interpreter) -> None:
 def test_dtypes(dt, interpreter) -> None:
     three(interpreter, "strided", dt)
     three(interpreter, "deep", dt)
+    three(interpreter, "strided_one_by_one", dt)
 
 
 def test_weight_gradient_in_parts(interpreter, monkeypatch) -> None:
@@ -89,21 +96,54 @@ def test_bias_and_activation_in_the_same_kernel(interpreter) -> None:
     np.testing.assert_allclose(got, run_graph(graph, arrays)[0], rtol=1e-4, atol=1e-4)
 
 
+LAYERS = (((32, 64, 32, 32), (64, 64, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1)),
+          ((32, 128, 16, 16), (128, 128, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1)),
+          ((32, 64, 32, 32), (128, 64, 3, 3), ((2, 2), (1, 1), (1, 1), (1, 1), 1)),
+          ((32, 64, 32, 32), (128, 64, 1, 1), ((2, 2), (0, 0), (0, 0), (1, 1), 1)),
+          ((8, 3, 64, 64), (64, 3, 7, 7), ((2, 2), (3, 3), (3, 3), (1, 1), 1)),
+          ((8, 40, 14, 14), (48, 20, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 2)))
+
+
+def kernels_of(layer, dt, target: Target):
+    """Launches of a layer and its gradients."""
+    x_shape, w_shape, attrs = layer
+    x, w = aval(x_shape, dt, CPU), aval(w_shape, dt, CPU)
+    y, = OPS["conv"].infer_avals(attrs, (x, w))
+    out = []
+    for name, ins, extra in (("conv", (x, w), ()), ("conv_input_grad", (y, w), (x_shape[2:],)), ("conv_weight_grad", (x, y), (w_shape[2:],))):
+        graph = run_passes(trace(lambda *v, n=name, e=extra: apply(OPS[n], v, (*attrs, *e)), ins))
+        steps = lower_plan(graph, target=target)
+        assert not any(isinstance(s, Host) for s in steps)
+        out += launches(steps)
+    return out
+
+
 @pytest.mark.parametrize("target", [A100, H100], ids=str)
+@pytest.mark.parametrize("dt", [float32, bfloat16], ids=str)
 @pytest.mark.usefixtures("triton_installed")
-def test_machine_code(target: Target) -> None:
-    """A ResNet layer and its gradients, and a stem: tensor cores, no spills, no atomics."""
-    printed = []
-    for x_shape, w_shape, attrs in (((32, 64, 32, 32), (64, 64, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1)),
-                                    ((32, 64, 32, 32), (128, 64, 3, 3), ((2, 2), (1, 1), (1, 1), (1, 1), 1)),
-                                    ((32, 3, 32, 32), (64, 3, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1))):
-        x, w = aval(x_shape, float32, CPU), aval(w_shape, float32, CPU)
-        y, = OPS["conv"].infer_avals(attrs, (x, w))
-        for name, ins, extra in (("conv", (x, w), ()), ("conv_input_grad", (y, w), (x_shape[2:],)), ("conv_weight_grad", (x, y), (w_shape[2:],))):
-            graph = run_passes(trace(lambda *v, n=name, e=extra: apply(OPS[n], v, (*attrs, *e)), ins))
-            steps = lower_plan(graph, target=target)
-            assert not any(isinstance(s, Host) for s in steps)
-            printed += [s.printed for s in launches(steps)]
-    for c in compiler.compiler(target).get(printed).values():
+def test_machine_code(dt, target: Target) -> None:
+    """Layers of a ResNet, a stem, groups of odd width, and their gradients: tensor cores, no spills, no atomics; where channels
+    are a multiple of 16 operands come 16 bytes at a time, asynchronously."""
+    made = {x.printed.symbol: (x, n) for n, layer in enumerate(LAYERS) for x in kernels_of(layer, dt, target)}
+    for symbol, c in compiler.compiler(target).get([x.printed for x, _ in made.values()]).items():
+        x, n = made[symbol]
         assert c.spills == 0 and c.shared <= target.shared_limit and not c.facts["atomics"], (c.symbol, c.registers, c.spills)
-        assert c.facts["mma"] or c.facts["wgmma"] or "parts" in c.symbol, c.symbol
+        if x.label.startswith("conv"):
+            assert c.facts["mma"] or c.facts["wgmma"], c.symbol
+            assert n >= 4 or 0 < c.facts["wide_async"] == c.facts["async"] and not c.facts["loads"], (c.symbol, c.facts)
+
+
+def test_layers_share_kernels() -> None:
+    """Sizes are arguments: the same layer at other resolutions, batch sizes and (whole blocks of) channels is the same code."""
+    attrs = ((1, 1), (1, 1), (1, 1), (1, 1), 1)
+
+    def symbols(images: int, side: int, channels: int):
+        x, w = aval((images, side, side, channels), bfloat16, CPU), aval((channels, 3, 3, channels), bfloat16, CPU)
+        out = set()
+        for name, ins, extra in (("conv", (x, w), ()), ("conv_input_grad", (x, w), ((side, side),)), ("conv_weight_grad", (x, x), ((3, 3),))):
+            graph = trace(lambda *v, n=name, e=extra: apply(ROWS[n], v, (*attrs, *e)), ins)
+            out |= {x.printed.symbol for x in launches(lower_plan(graph))}
+        return out
+
+    first = symbols(32, 32, 128)
+    assert len(first) == 4 and symbols(64, 32, 128) == first and symbols(32, 48, 128) == first and symbols(32, 32, 256) <= first

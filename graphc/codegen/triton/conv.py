@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...dtypes import dtype, float32, float64
 from ..loop_ir import Kernel
 from . import matmul, opcodes
 from .compiler import Target
-from .conv_problem import CANDIDATES, Behind, Problem, axes_of, problem, summed_rows
+from .conv_problem import CANDIDATES, Behind, Problem, axes_of, fitting, problem, summed_rows
 from .printer import Arg, Printed, X, Y, assemble
-from .tiling import WIDE, Sizes, ranked
+from .tiling import WIDE, Sizes, estimate, ranked
 
 NAMES = ("conv_last", "conv_input_grad_last", "conv_weight_grad_last")
 FEW = 16  # channels below which taps and channels are summed together
@@ -35,7 +36,7 @@ def choose(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None
     """Block sizes; only the weight's gradient is summed in parts."""
     rows = summed_rows(epilogue)
     deep = {"conv_last": c.channels, "conv_input_grad_last": c.outputs}.get(c.kind)
-    found = [t for t in CANDIDATES[dt] if not rows or t[0] == rows]
+    found = [t for t in fitting(c, dt) if not rows or t[0] == rows]
     if deep is not None and deep >= FEW:  # the last block of a tap's channels may be padding
         found = [t for t in found if deep % t[2] == 0] or [(m, n, max(16, math.gcd(deep, k)), w, s) for m, n, k, w, s in found]
     if c.kind == "conv_weight_grad_last" and c.channels >= FEW:
@@ -44,15 +45,24 @@ def choose(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None
 
 
 def _best(c: Problem, dt: dtype, target: Target, candidates: Sequence[Sizes], epilogue: Kernel | None = None) -> matmul.Tile:
-    tiles = ranked(c.product, dt, target, candidates=candidates, epilogue=epilogue)
-    return tiles[0] if c.kind == "conv_weight_grad_last" else next(t for t in tiles if t.parts == 1)
+    """The tile with the least estimated time; a weight's gradient in as many parts as fill the device some times over."""
+    tiles = [t for t in ranked(c.product, dt, target, candidates=candidates, epilogue=epilogue) if t.parts == 1]
+    if c.kind != "conv_weight_grad_last":
+        return tiles[0]
+    p = c.product
+    every = []
+    for t in tiles:
+        blocks = -(-p.m // t.m) * -(-p.n // t.n) * math.prod(p.batch)
+        parts = {min(max(1, target.processors * full // blocks), max(1, p.k // (4 * t.k))) for full in (1, 2, 3, 4)}
+        every += [replace(t, parts=n) for n in sorted(parts | {1})]
+    return min(every, key=lambda t: estimate(t, p, dt, target))
 
 
 def rows_at_once(c: Problem, dt: dtype, target: Target) -> int:
     """How many rows of its result one program of a convolution can sum: 0 where rows are no run of the result's."""
     if c.kind == "conv_weight_grad_last" or c.by_class:
         return 0
-    found = [t for t in CANDIDATES[dt] if c.rows % t[0] == 0]
+    found = [t for t in fitting(c, dt) if c.rows % t[0] == 0]
     if not found:
         return 0
     return _best(c, dt, target, found).m
@@ -414,7 +424,7 @@ class _WeightGrad(_Conv):
         for d in self.dims:
             self.line(f"s{d} = o{d} + (i{d} * {stride[d]})[:, None]", 2)
             conds.append(f"(s{d} >= 0) & (s{d} < {space[d]})")
-        ends = self.p.k % t.k != 0 or (t.parts > 1 and -(-self.p.k // (t.parts * t.k)) * t.k * t.parts != self.p.k)
+        ends = self.p.k % t.k != 0 or t.parts > 1
         group = ("z * outputs + ", "z * channels + ") if c.groups > 1 else ("", "")
         if c.groups > 1:
             self.number("outputs", c.outputs, True)

@@ -99,6 +99,11 @@ def by_class(stride: Sequence[int], dilation: Sequence[int]) -> bool:
     return max(stride) > 1 and all(math.gcd(s, d) == 1 for s, d in zip(stride, dilation))
 
 
+def fitting(c: Problem, dt: dtype) -> list[Sizes]:
+    """Blocks most of which lie within the result: few programs are not worth arithmetic on nothing."""
+    return [t for t in CANDIDATES[dt] if t[1] < 2 * c.product.n or t[1] == 16] or list(CANDIDATES[dt])
+
+
 def summed_rows(epilogue: Kernel | None) -> int:
     """Rows a kernel sums at a time; 0 if it sums none."""
     return math.prod(epilogue.extents[epilogue.kept:]) if epilogue is not None and epilogue.kept < len(epilogue.extents) else 0
@@ -129,7 +134,7 @@ def axes_of(c: Problem, k: Kernel, slot: Any) -> list[int] | None:
         summed = [d for d in order if columns <= strides[d] < columns * rows]
         if c.kind == "conv_weight_grad_last" or c.by_class or sorted(summed) != list(range(k.kept, len(k.extents))):
             return None
-        if not any(t[0] == rows for t in CANDIDATES[next(b.dtype for b in k.buffers if b.slot == slot)]):
+        if not any(t[0] == rows for t in fitting(c, next(b.dtype for b in k.buffers if b.slot == slot))):
             return None
     return order if matmul.positions([k.extents[d] for d in order], _levels(c, rows)) is not None else None
 
@@ -173,4 +178,4 @@ class Behind(matmul.Epilogue):
         return Val(self.let(self.name(i), total, self.note(i)), frozenset(Y))
 
 
-__all__ = ["CANDIDATES", "Behind", "Problem", "axes_of", "by_class", "problem", "summed_rows"]
+__all__ = ["CANDIDATES", "Behind", "Problem", "axes_of", "by_class", "fitting", "problem", "summed_rows"]

@@ -101,6 +101,8 @@ class Printer:
         self.side.update({d: frozenset(Y) for d in self.t.y})
         self.nx = math.prod([k.extents[d] for d in self.t.x])
         self.ny = math.prod([k.extents[d] for d in self.t.y])
+        flat = index.flatten([index.var(d) for d in self.t.x], [k.extents[d] for d in self.t.x])
+        self.own = flat if lifts and len(self.t.x) > 1 else None  # an index that is the position along x itself
         self.reducing = has_reduction(k)
         self.rank = 2 if self.t.y or self.reducing else 1
         self.bounded_y = self.t.looped or (bool(self.t.y) and not self.reducing)  # ny is an argument
@@ -132,6 +134,8 @@ class Printer:
 
     def ix(self, e: Ix, env: Env) -> Val:
         """An index expression."""
+        if self.own is not None and e == self.own:
+            return Val("x", frozenset(X))
         parts: list[str] = []
         shape = NONE
         for atom, c in e.terms:
@@ -158,7 +162,8 @@ class Printer:
 
     def extent(self, n: int) -> str:
         """What positions are divided by: a literal but where few are."""
-        return self.lifted("size", n) if self.lifts and self.reducing and n % 16 == 0 else str(n)
+        few = self.reducing or len(self.t.x) == 3
+        return self.lifted("size", n) if self.lifts and few and n % 16 == 0 else str(n)
 
     def lifted(self, kind: str, n: float) -> str:
         """The argument for a number. Numbers of different kinds are different arguments even if they are equal here."""
