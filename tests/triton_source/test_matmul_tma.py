@@ -3,7 +3,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import subprocess
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +122,21 @@ def test_choice() -> None:
         assert shared_bytes(t, bfloat16) <= H100.shared_limit
 
 
+def test_parts_fill_the_device() -> None:
+    """A weight's gradient with few tiles is cut so that all processors have work and none much more than others."""
+    for target in (H100, A100):
+        for m, n in ((768, 768), (2304, 768), (3072, 768), (256, 256)):
+            p = dense((), m, n, 32768, True)
+            t = choose(p, bfloat16, target)
+            items = -(-m // t.m) * -(-n // t.n) * t.parts
+            steps = -(-p.k // t.k)
+            longest = -(-items // target.processors) * -(-steps // t.parts)
+            assert longest * target.processors <= 1.4 * steps * items / t.parts, (t, items)
+            for u in tiling.usable(p, bfloat16, target):
+                per = -(-(-(-p.k // u.k)) // u.parts)
+                assert u.parts == 1 or per >= 4 and (u.parts - 1) * per < -(-p.k // u.k), u
+
+
 def after(reads: int, extents: tuple[int, int], ops: int) -> Kernel:
     """Pointwise work behind a product: ``reads`` arrays of its size, two results, ``ops`` statements more."""
     own, size = flatten([var(0), var(1)], extents), math.prod(extents)
@@ -173,6 +192,26 @@ def test_machine_code_with_epilogues() -> None:
         c = code[p.symbol]
         assert c.spills == 0 and c.shared <= shared_bytes(t, bfloat16), (t, p.symbol, c.registers, c.spills, c.shared)
         assert c.facts["wgmma"] and c.facts["tma"] and c.facts["stores"] == c.facts["wide_stores"], (t, c.facts)
+
+
+@pytest.mark.usefixtures("triton_installed")
+def test_the_machine_code_as_text() -> None:
+    """Disassembled: blocks come by UTMALDG, go by UTMASTG, products are HGMMA, nothing is kept in local memory."""
+    import importlib.util
+
+    found = importlib.util.find_spec("triton")
+    tool = Path(found.origin).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    if not tool.exists():
+        pytest.skip("this Triton comes without nvdisasm")
+    made, = print_product(dense((), 4096, 4096, 1024, False, True), bfloat16, (0, 1, 2), H100, tile=tiling._TMA[0])
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiler.compiler(H100).get([made])[made.symbol].code)
+        file.flush()
+        text = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True).stdout
+    for wanted in ("UTMALDG.2D", "UTMASTG.2D", "HGMMA.64x256x16", "BF16"):
+        assert wanted in text, wanted
+    for never in ("STL", "LDL", "LDGSTS", "HMMA"):
+        assert not re.search(rf"\b{never}\b", text), never
 
 
 @pytest.mark.usefixtures("triton_installed")

@@ -211,7 +211,7 @@ _TMA = tuple([Tile(m, n, 64, warps, 4, 1, True, 2)
               for m, n, warps in ((128, 256, 8), (256, 128, 8), (128, 128, 8), (64, 256, 4), (64, 128, 4), (128, 64, 4))])
 TMA_ARCHS = (90,)  # where descriptors beside wgmma were compiled and looked at
 LIGHT = 6  # statements of an epilogue that fit beside the largest blocks
-_PARTS = (1, 2, 4, 8, 16, 32, 64)
+MOST_PARTS = 64
 
 
 class Rates(NamedTuple):
@@ -314,10 +314,17 @@ def usable(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0,
             continue
         if heavy and wide and candidates is None and t.m * t.n >= 64 * 32 * t.warps:
             t = replace(t, halves=2)
-        for parts in _PARTS:
-            if parts > 1 and p.k < 4 * parts * t.k:
-                break
+        for parts in _parts(t, p, target):
             yield replace(t, parts=parts)
+
+
+def _parts(t: Tile, p: Product, target: Target) -> list[int]:
+    """Into how many parts a sum may be cut: powers of two, and what fills the device once or some times over. Every part has
+    four steps or more, none is empty."""
+    tiles = -(-p.m // t.m) * -(-p.n // t.n) * math.prod(p.batch)
+    steps = -(-p.k // t.k)
+    wanted = {1 << i for i in range(MOST_PARTS.bit_length())} | {target.processors * full // tiles for full in (1, 2, 3, 4)}
+    return [n for n in sorted(wanted) if n == 1 or 1 < n <= MOST_PARTS and 4 * n <= steps and -(-steps // -(-steps // n)) == n]
 
 
 def ranked(p: Product, dt: dtype, target: Target, offsets: tuple[int, int] = (0, 0), candidates: Sequence[Sizes] | None = None,
