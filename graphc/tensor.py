@@ -28,11 +28,13 @@ from .tensor_info import TensorInfo
 from .views import (
     Alias,
     Storage,
+    contiguous_cover,
     inherit,
     log_write,
+    np_view,
     private_alias,
     put_back,
-    reshape_strides,
+    replay,
     settle,
 )
 
@@ -390,9 +392,14 @@ class Tensor(TensorInfo):
                                 "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001")
         import copy
 
-        v = self._read()
+        v, a = self._read(), self._alias
         out = _new(private_alias(v), type(self))
         memo[id(self)] = out
+        if a is not None and v.gfn is None and a.storage.value.gfn is None:  # copies of views of one storage share one, too
+            storage = memo.get(id(a.storage))
+            if storage is None:
+                storage = memo[id(a.storage)] = Storage(private_alias(a.storage.value))
+            out._alias = Alias(storage, a.chain, a.detached)
         if v.gfn is not None:
             out._v.gfn = AccumulateGrad(out)
         if self.grad is not None:
@@ -507,9 +514,15 @@ def from_numpy(arr: np.ndarray) -> Tensor:
         raise ValueError("At least one stride in the given numpy array is negative, and tensors with negative strides are "
                          "not currently supported. (You can probably work around this by making a copy of your array "
                          " with array.copy().) ")
-    if not arr.flags.c_contiguous or not arr.flags.writeable:
+    if not arr.flags.writeable or arr.dtype.byteorder == ">":
         return from_array(arr.copy())
-    return from_array(arr, share=True)
+    if arr.flags.c_contiguous:
+        return from_array(arr, share=True)
+    cover = contiguous_cover(arr)
+    if cover is None:
+        return from_array(arr.copy())
+    base = from_array(cover[0], share=True)
+    return base._aliased(replay(base._v, (cover[1],)), (cover[1],), False)
 
 
 def from_numpy_copy(arr: np.ndarray) -> Tensor:
@@ -543,7 +556,7 @@ def _export(t: Tensor) -> np.ndarray:
             a.storage.version += 1
     arr = export(v.buffer)
     for name, attrs in a.chain if a is not None else ():
-        arr = _np_view(arr, name, attrs)
+        arr = np_view(arr, name, attrs)
     return arr
 
 
@@ -566,23 +579,6 @@ def _shared_array(t: Tensor) -> Any:
             a.storage.value = v
             a.storage.version += 1
     return v.buffer.part(t.storage_offset(), tuple(t.shape), tuple(t.stride()), t.dtype.np)
-
-
-def _np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
-    if name == "reshape":
-        strides = reshape_strides(arr.shape, tuple([s // arr.itemsize for s in arr.strides]), attrs[0])
-        if strides is None:
-            return arr.reshape(attrs[0])
-        return np.lib.stride_tricks.as_strided(arr, attrs[0], tuple([s * arr.itemsize for s in strides]))
-    if name == "permute":
-        return arr.transpose(attrs[0])
-    if name == "expand":
-        return np.broadcast_to(arr, attrs[0])
-    if name == "slice":
-        from .ir.prims.movement import np_index
-
-        return arr[np_index(attrs)]
-    return arr.view(attrs[0].np)
 
 
 def accumulate_grad(t: Tensor, g: Value, create_graph: bool) -> None:

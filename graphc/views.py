@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .device import CPU
+from .dtypes import int64
 from .errors import ShapeError
 from .ir import build as P
-from .ir.node import PoisonedValue, SharedValue, Value
+from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
 from .ir.recorder import apply, evaluated, is_exported, state
 from .ir.tape import AccumulateGrad, alias_value
@@ -78,15 +80,31 @@ class Alias:
 def replay(v: Value, chain: tuple[ViewStep, ...]) -> Value:
     """Apply a chain of movement ops."""
     for name, attrs in chain:
-        v = apply(OPS[name], (v,), attrs)
+        v = P.take(P.reshape(v, (v.aval.size,)), _positions(attrs, v), 0) if name == STRIDED else apply(OPS[name], (v,), attrs)
     return v
+
+
+STRIDED = "strided"  # the view step of as_strided: attrs are (size, strides, offset) in the storage
+
+
+def positions(size: tuple[int, ...], strides: tuple[int, ...], offset: int) -> np.ndarray:
+    """Places in a storage of the elements that as_strided shows."""
+    out = np.full(size, offset, np.int64)
+    for k, (n, s) in enumerate(zip(size, strides)):
+        out += (np.arange(n, dtype=np.int64) * s).reshape((-1,) + (1,) * (len(size) - 1 - k))
+    return out
+
+
+def _positions(attrs: Any, beside: Value) -> Value:
+    at = positions(*attrs)
+    return P.to_device(leaf_value(aval(at.shape, int64, CPU), at), beside.aval.device)
 
 
 def put_back(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
     """``base`` with the part ``chain`` shows replaced by ``new``."""
     befores = [base]
     for name, attrs in chain[:-1]:
-        befores.append(apply(OPS[name], (befores[-1],), attrs))
+        befores.append(replay(befores[-1], ((name, attrs),)))
     for (name, attrs), before in zip(reversed(chain), reversed(befores)):
         shape = before.aval.shape
         if name == "reshape":
@@ -103,6 +121,10 @@ def put_back(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
             new = apply(OPS["bitcast"], (new,), (before.aval.dtype,))
         elif name == "expand" and new.aval.size == before.aval.size:
             new = P.reshape(new, shape)
+        elif name == STRIDED and len(np.unique(positions(*attrs))) == new.aval.size:
+            n = new.aval.size
+            at = P.reshape(_positions(attrs, before), (n,))
+            new = P.reshape(P.take_put(P.reshape(before, (before.aval.size,)), at, P.reshape(new, (n,)), 0, "set"), shape)
         else:
             raise ShapeError("unsupported operation: more than one element of the written-to tensor refers to a single "
                              "memory location. Please clone() the tensor before performing the operation.")
@@ -138,6 +160,8 @@ def _geometry(shape: tuple[int, ...], chain: tuple[ViewStep, ...]) -> tuple[tupl
 
             shape = tuple([slice_length(a, b, s) for a, b, s in zip(*attrs)])
             strides = tuple([s * k for s, k in zip(strides, attrs[2])])
+        elif name == STRIDED:
+            shape, strides, offset = attrs
         else:
             strides = contiguous_strides(shape)
     return strides, offset
@@ -227,3 +251,37 @@ def log_write(holder: Any, old: Value) -> None:
     reg = state.region
     if old.region is not reg:
         reg.writes.append((holder, old))
+
+
+def np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
+    """One view step of an array."""
+    if name == "reshape":
+        strides = reshape_strides(arr.shape, tuple([s // arr.itemsize for s in arr.strides]), attrs[0])
+        if strides is None:
+            return arr.reshape(attrs[0])
+        return np.lib.stride_tricks.as_strided(arr, attrs[0], tuple([s * arr.itemsize for s in strides]))
+    if name == "permute":
+        return arr.transpose(attrs[0])
+    if name == "expand":
+        return np.broadcast_to(arr, attrs[0])
+    if name == "slice":
+        from .ir.prims.movement import np_index
+
+        return arr[np_index(attrs)]
+    if name == STRIDED:
+        size, strides, offset = attrs
+        return np.lib.stride_tricks.as_strided(arr.reshape(-1)[offset:], size, tuple([s * arr.itemsize for s in strides]))
+    return arr.view(attrs[0].np)
+
+
+def contiguous_cover(arr: np.ndarray) -> tuple[np.ndarray, ViewStep] | None:
+    """A contiguous array over the memory of one that is not, and the view step that shows it; None where there is none."""
+    order = sorted(range(arr.ndim), key=lambda k: -arr.strides[k])
+    plain = arr.transpose(order)
+    if plain.flags.c_contiguous:
+        return plain, ("permute", (tuple([order.index(k) for k in range(arr.ndim)]),))
+    if any(s % arr.itemsize for s in arr.strides) or not arr.size:
+        return None
+    strides = tuple([s // arr.itemsize for s in arr.strides])
+    span = 1 + sum([(n - 1) * s for n, s in zip(arr.shape, strides)])
+    return np.lib.stride_tricks.as_strided(arr, (span,), (arr.itemsize,)), (STRIDED, (arr.shape, strides, 0))

@@ -1,7 +1,9 @@
 """Argument handling shared by the op families: dims, promotion, scalars, ``out=``."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from ..errors import ArgumentTypeError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.recorder import CASTS, scalar
+from ..ir.recorder import CASTS, apply, scalar
+from ..ir.tape import AccumulateGrad
 from ..tensor import Tensor, wrap
 from ..tensor_info import norm_dim as norm_dim
 
@@ -62,7 +65,51 @@ def shape_arg(args: Sequence[Any]) -> tuple[int, ...]:
 
 def number(x: Any, dt: dtype, dev: Any = None) -> Value:
     """A Python number as a run-time scalar of dtype ``dt``."""
-    return scalar(x.item() if isinstance(x, (np.number, np.bool_)) else x, dt)
+    if isinstance(x, (np.number, np.bool_)):
+        x = x.item()
+    if x.__class__ is complex and dt.category < 3:
+        x = convertible(x, dt).real if dt.category else bool(x)
+    return scalar(x, dt)
+
+
+def convertible(x: Any, dt: dtype) -> Any:
+    """``x``, or RuntimeError if that number has no place in ``dt``: what fills a tensor must not wrap around."""
+    if isinstance(x, complex):
+        if dt.category in (1, 2) and x.imag:
+            raise DTypeError(f"value cannot be converted to type {dt.name} without overflow: {x}")
+    elif dt.category == 1:
+        info = np.iinfo(dt.np)
+        if not (x == x and (info.min <= x <= info.max or not dt.is_signed and -info.max <= x < 0)):
+            raise DTypeError(f"value cannot be converted to type {dt.name} without overflow: {x}")
+    elif dt.category == 2 and dt.itemsize < 8 and x == x and abs(x) != math.inf and abs(x) > _LARGEST[dt.name]:
+        raise DTypeError(f"value cannot be converted to type {dt.name} without overflow: {x}")
+    return x
+
+
+_LARGEST = {"float32": 3.4028234663852886e38, "float16": 65504.0, "bfloat16": 3.3895313892515355e38}
+
+
+def numpy_names(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` that takes NumPy's ``axis`` and ``keepdims`` for ``dim`` and ``keepdim``, too, as PyTorch's functions do."""
+
+    @functools.wraps(fn)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            if "axis" in kwargs:
+                kwargs["dim"] = kwargs.pop("axis")
+            if "keepdims" in kwargs:
+                kwargs["keepdim"] = kwargs.pop("keepdims")
+        return fn(*args, **kwargs)
+
+    return wrapped
+
+
+def result(v: Value) -> Value:
+    """``v``, or a value of its own if it is still a leaf's: what an operation returns is not the leaf it was given."""
+    if v.gfn.__class__ is AccumulateGrad:
+        sh = v.aval.shape
+        return apply(OPS["reshape"], (apply(OPS["reshape"], (v,), ((1, *sh),)),), (sh,))
+    return v
 
 
 def result_dtype(*operands: Any) -> dtype:
@@ -128,7 +175,7 @@ def float_value(t: Any) -> Value:
 def to_out(out: Tensor | None, v: Value) -> Tensor:
     """Wrap a result, or write it into ``out`` as PyTorch does (cast within the category, resized if empty)."""
     if out is None:
-        return wrap(v)
+        return wrap(result(v))
     if out._read().aval.shape != v.aval.shape:
         if out.numel() and out._alias is not None:
             raise ShapeError(f"out has shape {tuple(out.shape)}, the result {tuple(v.aval.shape)}")

@@ -1,7 +1,6 @@
 """Selecting by boolean masks: where, masked_*, nonzero."""
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..ir.infer import broadcast_shapes, common_device
 from ..ir.node import Value
 from ..ir.recorder import fetched
 from ..tensor import Tensor, from_array, wrap
-from ._common import operand, result_dtype, to_dtype, to_out, val
+from ._common import convertible, operand, result_dtype, to_dtype, to_out, val
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
@@ -42,8 +41,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     if isinstance(x, Value) and x.aval.ndim:
         raise ShapeError(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {x.aval.ndim} "
                          "dimension(s).")
-    if isinstance(x, float) and v.aval.dtype.category == 1 and not math.isfinite(x):
-        raise DTypeError(f"value cannot be converted to type {v.aval.dtype.name} without overflow: {x}")
+    if not isinstance(x, Value):
+        convertible(x, v.aval.dtype)
     return wrap(P.where(m, to_dtype(x, v.aval.dtype), v))
 
 

@@ -6,16 +6,18 @@ from typing import Any
 from .. import dtypes
 from ..device import device as Device
 from ..device import require
+from ..dtypes import bool_
 from ..dtypes import dtype as DType
 from ..errors import ArgumentTypeError, DeviceError, ShapeError
 from ..ir import build as P
 from ..ir.node import Value, leaf_value
 from ..ir.optable import OPS
 from ..ir.recorder import apply, fetched
+from ..ir.recorder import state as recording
 from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
 from ..views import private_alias
-from ._common import number, operand, val
+from ._common import convertible, number, operand, val
 
 
 def to(input: Tensor, *args: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False,
@@ -130,8 +132,12 @@ def fill_(input: Tensor, value: Any) -> Tensor:
             raise ShapeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
         return copy_(input, value)
     a = input._v.aval
-    v = P.const(value, a.dtype) if value in (0, 1) else number(value, a.dtype)
-    input._write(alias_value(P.expand(P.to_device(v, a.device), a.shape)))
+    v = P.const(value, a.dtype) if value in (0, 1) else number(convertible(value, a.dtype), a.dtype)
+    v = alias_value(P.expand(P.to_device(v, a.device), a.shape))
+    old = input._read()
+    if old.gfn is not None and recording.grad:  # it still depends on what it was made from, with gradient zero
+        v = P.where(P.full(a.shape, False, bool_, a.device), old, v)
+    input._write(v)
     return input
 
 

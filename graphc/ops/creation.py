@@ -16,7 +16,7 @@ from ..ir.node import SharedValue, aval, leaf_value
 from ..ir.tape import alias_value
 from ..tensor import Tensor, from_array, wrap
 from ..views import private_alias
-from ._common import number, shape_arg, to_out, val
+from ._common import convertible, number, shape_arg, to_out, val
 
 _NUMBERS = (bool, int, float, complex)
 
@@ -38,6 +38,9 @@ def as_array(data: Any, dt: DType | None) -> np.ndarray:
         arr = np.array(data)
         if arr.dtype == object:
             raise ValueError(f"expected sequence of equal length at every level, got ragged data {str(data)[:60]}")
+        if dt.category == 1 and arr.dtype.kind in "iu" and arr.size:
+            convertible(int(arr.max()), dt)
+            convertible(int(arr.min()), dt)
         return arr.astype(dt.np)
     arr = np.array(data)
     if arr.dtype.kind == "f":
@@ -45,6 +48,8 @@ def as_array(data: Any, dt: DType | None) -> np.ndarray:
     if arr.dtype.kind == "c":
         return arr.astype(dtypes.get_default_dtype().to_complex().np)
     if arr.dtype.kind in "iu":
+        if arr.dtype == np.uint64 and arr.size and arr.max() > 2**63 - 1:
+            raise ArgumentError("Overflow when unpacking long long")
         return arr.astype(np.int64)
     if arr.dtype.kind == "b":
         return arr
@@ -138,7 +143,7 @@ def _constant(shape: tuple[int, ...], fill: Any, dt: DType, dev: Device) -> Any:
             raise AutogradError(f"Trying to create tensor with negative dimension {d}: {list(shape)}")
     if fill in (0, 1):
         return alias_value(P.full(shape, fill, dt, dev))
-    return alias_value(P.expand(P.to_device(number(fill, dt), dev), shape))
+    return alias_value(P.expand(P.to_device(number(convertible(fill, dt), dt), dev), shape))
 
 
 def _sized(fill: Any) -> Any:

@@ -12,7 +12,7 @@ from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import number, products, to_out, val
+from ._common import binary_values, number, products, to_out, val
 
 
 def _same_dtype(a: Value, b: Value) -> None:
@@ -109,8 +109,6 @@ def inner(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 def outer(input: Tensor, vec2: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Outer product of two vectors."""
-    from ._common import binary_values
-
     a, b = binary_values("outer", input, vec2)
     if a.aval.ndim != 1 or b.aval.ndim != 1:
         raise ShapeError(f"outer: Expected 1-D arguments, got {a.aval.ndim}-D and {b.aval.ndim}-D")
@@ -196,7 +194,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
 
 def kron(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Kronecker product."""
-    a, b = val(input), val(other)
+    a, b = binary_values("kron", input, other)
     n = max(a.aval.ndim, b.aval.ndim)
     sa, sb = (1,) * (n - a.aval.ndim) + a.aval.shape, (1,) * (n - b.aval.ndim) + b.aval.shape
     a = P.reshape(a, tuple([x for d in sa for x in (d, 1)]))

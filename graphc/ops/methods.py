@@ -7,12 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..tensor import Tensor
+import numpy as np
+
+from ..tensor import Tensor, from_numpy
 from . import _common, convert, creation, joining, pointwise, rearrange, reduction, shape
 
 IN_PLACE_OPERATORS = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
                       "__ifloordiv__": "floor_divide", "__imod__": "remainder", "__ipow__": "pow",
-                      "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor"}
+                      "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor",
+                      "__ilshift__": "bitwise_left_shift", "__irshift__": "bitwise_right_shift"}
 
 
 def in_place(fn: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
@@ -31,8 +34,6 @@ def _operator(fn: Callable[..., Tensor], swap: bool = False) -> Callable[..., An
 
     def f(self: Tensor, other: Any) -> Any:
         if not isinstance(other, (Tensor, int, float)):
-            import numpy as np
-
             if not isinstance(other, (*_common.NUMBERS, np.ndarray)):
                 return NotImplemented
         return fn(other, self) if swap else fn(self, other)
@@ -46,8 +47,6 @@ def _rpow(other: Any, self: Tensor) -> Tensor:
 
 def _eq(self: Tensor, other: Any) -> Any:
     if not isinstance(other, (Tensor, *_common.NUMBERS)):
-        import numpy as np
-
         if not isinstance(other, np.ndarray):
             return False
     return pointwise.eq(self, other)
@@ -55,11 +54,14 @@ def _eq(self: Tensor, other: Any) -> Any:
 
 def _ne(self: Tensor, other: Any) -> Any:
     if not isinstance(other, (Tensor, *_common.NUMBERS)):
-        import numpy as np
-
         if not isinstance(other, np.ndarray):
             return True
     return pointwise.ne(self, other)
+
+
+def _array_wrap(self: Tensor, array: np.ndarray, context: Any = None, return_scalar: bool = False) -> Tensor:
+    """What NumPy's functions make of a tensor is a tensor (of uint8 instead of bool, as in PyTorch)."""
+    return from_numpy(np.asarray(array.astype(np.uint8) if array.dtype == bool else array))
 
 
 def _install_operators() -> None:
@@ -73,6 +75,9 @@ def _install_operators() -> None:
                        "ge": pointwise.ge, "lshift": pointwise.bitwise_left_shift,
                        "rshift": pointwise.bitwise_right_shift}.items():
         setattr(Tensor, f"__{dunder}__", _operator(fn))
+    for dunder, fn in (("lshift", pointwise.bitwise_left_shift), ("rshift", pointwise.bitwise_right_shift)):
+        setattr(Tensor, f"__r{dunder}__", _operator(fn, swap=True))
+    setattr(Tensor, "__array_wrap__", _array_wrap)  # noqa: B010
     Tensor.__rpow__ = _operator(pointwise.pow, swap=True)  # type: ignore[method-assign,assignment]
     Tensor.__eq__, Tensor.__ne__ = _eq, _ne  # type: ignore[method-assign,assignment]
     Tensor.__neg__ = pointwise.neg  # type: ignore[method-assign,assignment]

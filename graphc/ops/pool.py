@@ -284,6 +284,31 @@ def _cubic_weights(m: int, n: int, scale: float | None, align: bool) -> np.ndarr
     return w
 
 
+def _smooth_weights(mode: str) -> Any:
+    """Weights with ``antialias=True``: a filter as wide as an output pixel (PyTorch's: a = -0.5 in the cubic one)."""
+    reach = 2.0 if mode == "bicubic" else 1.0
+
+    def kernel(t: np.ndarray) -> np.ndarray:
+        t = np.abs(t)
+        if mode != "bicubic":
+            return np.maximum(1 - t, 0)
+        near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+        return np.where(t < 1, near, np.where(t < 2, far, 0))
+
+    def make(m: int, n: int, scale: float | None, align: bool) -> np.ndarray:
+        step = ((n - 1) / (m - 1) if m > 1 else 0.0) if align else 1 / scale if scale is not None else n / m
+        wide = max(step, 1.0)
+        w = np.zeros((m, n))
+        for i in range(m):
+            center = step * (i + 0.5)
+            lo, hi = max(int(center - reach * wide + 0.5), 0), min(int(center + reach * wide + 0.5), n)
+            taps = kernel((np.arange(lo, hi) - center + 0.5) / wide)
+            w[i, lo:hi] = taps / taps.sum() if taps.sum() else taps
+        return w
+
+    return make
+
+
 def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
                 align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
                 antialias: bool = False) -> Tensor:
@@ -302,12 +327,20 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
         out = (size,) * n if isinstance(size, int) else tuple(size)
     else:
         f = (scale_factor,) * n if isinstance(scale_factor, (int, float)) else tuple(scale_factor)
+        if len(f) != n:
+            raise ValueError("Input and scale_factor must have the same number of spatial dimensions, but got input with "
+                             f"spatial dimensions of {list(spatial)} and scale_factor of shape {f}.")
         out = tuple([int(math.floor(d * s)) for d, s in zip(spatial, f)])
         if not recompute_scale_factor:
             scales = [float(s) for s in f]
     if len(out) != n:
         raise ValueError(f"Input and output must have the same number of spatial dimensions, but got input with spatial "
                          f"dimensions of {list(spatial)} and output size of {list(out)}")
+    if 0 in out or 0 in spatial:
+        raise ShapeError(f"Input and output sizes should be greater than 0, but got input {list(spatial)} and output "
+                         f"{list(out)}")
+    if antialias and (mode not in ("bilinear", "bicubic") or n != 2):
+        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input")
     if mode == "area":
         return _adaptive_avg(n, input, out)
     want = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}.get(mode)
@@ -324,7 +357,7 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
             idx = np.minimum(np.floor(src).astype(np.int64), d - 1)
             v = P.take(v, from_array(idx, dev=v.aval.device)._v, axis)
             continue
-        make = _cubic_weights if mode == "bicubic" else _linear_weights
+        make = _smooth_weights(mode) if antialias else _cubic_weights if mode == "bicubic" else _linear_weights
         w = from_array(make(m, d, sc, bool(align_corners)).astype(v.aval.dtype.np), dev=v.aval.device)._v
         y = P.contract(v, w, ((), ()), ((axis,), (1,)))
         nd = v.aval.ndim

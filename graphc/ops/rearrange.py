@@ -6,7 +6,9 @@ from typing import Any
 
 from ..errors import AutogradError, ShapeError
 from ..ir import build as P
+from ..ir.recorder import state as recording
 from ..tensor import Tensor, wrap
+from ..views import STRIDED, Alias, replay
 from ._common import norm_dim, shape_arg, val
 from .convert import fresh
 from .joining import atleast_2d, cat, narrow, stack
@@ -145,18 +147,26 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
 
 def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
-    """Elements of the underlying storage by strides (a copy here: writes do not reach the storage)."""
-    import numpy as np
-
-    from ..tensor import from_array
-
-    a = input._alias
-    base = val(input) if a is None else a.storage.value
+    """A view of the underlying storage by strides in elements. RuntimeError outside of it, or for negative strides."""
+    sizes, strides = tuple([int(n) for n in size]), tuple([int(s) for s in stride])
     offset = input.storage_offset() if storage_offset is None else storage_offset
-    idx = np.full(tuple(size), offset, np.int64)
-    for k, (n, s) in enumerate(zip(size, stride)):
-        idx += (np.arange(n, dtype=np.int64) * s).reshape((-1,) + (1,) * (len(size) - 1 - k))
-    return wrap(P.take(P.reshape(base, (base.aval.size,)), from_array(idx, dev=base.aval.device)._v, 0))
+    if len(sizes) != len(strides):
+        raise ShapeError("mismatch in length of strides and shape")
+    if any(s < 0 for s in strides):
+        raise ShapeError(f"as_strided: Negative strides are not supported at the moment, got strides: {list(strides)}")
+    a = input._base_alias()
+    have = a.storage.value.aval.size
+    if 0 not in sizes and not 0 <= offset <= offset + sum([(n - 1) * s for n, s in zip(sizes, strides)]) < have:
+        raise ShapeError(f"setStorage: sizes {list(sizes)}, strides {list(strides)}, storage offset {offset} are out of bounds "
+                         f"for storage of {have} elements")
+    step = (STRIDED, (sizes, strides, offset))
+    before, recording.grad = recording.grad, recording.grad and not a.detached
+    try:
+        out = wrap(replay(a.storage.value, (step,)))
+    finally:
+        recording.grad = before
+    out._alias = Alias(a.storage, (step,), a.detached or not recording.grad)
+    return out
 
 
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:

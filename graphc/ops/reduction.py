@@ -11,7 +11,7 @@ from ..errors import ArgumentError, AutogradError, DimError, DTypeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..tensor import Tensor, wrap
-from ._common import binary_values, float_value, norm_dim, norm_dims, to_out, val
+from ._common import binary_values, float_value, norm_dim, norm_dims, numpy_names, result, to_out, val
 
 max_result = namedtuple("max", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
 min_result = namedtuple("min", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
@@ -24,6 +24,7 @@ def _sum_dtype(v: Value, dt: dtype | None) -> Value:
     return P.cast(v, int64) if v.aval.dtype.category < 2 else v
 
 
+@numpy_names
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None,
         out: Tensor | None = None) -> Tensor:
     """Sum over ``dim`` (default all). Integers and bool sum to int64."""
@@ -31,6 +32,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype |
     return to_out(out, P.reduce("add", v, norm_dims(dim, v.aval.ndim), keepdim))
 
 
+@numpy_names
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
     """Sum treating NaN as zero."""
     v = val(input)
@@ -48,6 +50,7 @@ def mean_value(v: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
     return P.div(s, float(n)) if n else P.mul(s, math.nan)
 
 
+@numpy_names
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None,
          out: Tensor | None = None) -> Tensor:
     """Mean over ``dim`` (default all); needs a floating dtype."""
@@ -60,6 +63,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype 
     return to_out(out, mean_value(v, norm_dims(dim, v.aval.ndim), keepdim))
 
 
+@numpy_names
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None,
             out: Tensor | None = None) -> Tensor:
     """Mean over the elements that are not NaN."""
@@ -70,11 +74,11 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dty
     return to_out(out, P.div(s, P.reduce("add", P.cast(ok, v.aval.dtype), axes, keepdim)))
 
 
+@numpy_names
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None) -> Tensor:
     """Product over ``dim`` (default all). Integers and bool multiply to int64."""
     v = _sum_dtype(val(input), dtype)
-    axes = norm_dims(dim, v.aval.ndim)
-    return wrap(P.reduce("mul", v, axes, keepdim))
+    return to_out(None, P.reduce("mul", v, norm_dims(dim, v.aval.ndim), keepdim))
 
 
 def _extreme(kind: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
@@ -85,17 +89,19 @@ def _extreme(kind: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     return wrap(P.reduce(kind, v, axes, keepdim))
 
 
+@numpy_names
 def amax(input: Tensor, dim: Any = (), keepdim: bool = False, *, out: Tensor | None = None) -> Tensor:
     """Largest over ``dim``; equal maxima share the gradient."""
     return to_out(out, _extreme("max", input, dim, keepdim)._v)
 
 
+@numpy_names
 def amin(input: Tensor, dim: Any = (), keepdim: bool = False, *, out: Tensor | None = None) -> Tensor:
     """Smallest over ``dim``."""
     return to_out(out, _extreme("min", input, dim, keepdim)._v)
 
 
-def _max_min(kind: str, result: Any, input: Tensor, dim: Any, keepdim: bool, out: Any) -> Any:
+def _max_min(kind: str, names: Any, input: Tensor, dim: Any, keepdim: bool, out: Any) -> Any:
     v = val(input)
     if dim is None:
         if v.aval.size == 0:
@@ -117,20 +123,23 @@ def _max_min(kind: str, result: Any, input: Tensor, dim: Any, keepdim: bool, out
         if keepdim:
             values, indices = P.unsqueeze(values, d), idx
     if out is not None:
-        return result(to_out(out[0], values), to_out(out[1], indices))
-    return result(wrap(values), wrap(indices))
+        return names(to_out(out[0], values), to_out(out[1], indices))
+    return names(wrap(result(values)), wrap(indices))
 
 
+@numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
     """Largest element, (values, indices) along ``dim``, or the elementwise maximum with a tensor."""
     return _max_min("max", max_result, input, dim if other is None else other, keepdim, out)
 
 
+@numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
     """Smallest element, (values, indices) along ``dim``, or the elementwise minimum with a tensor."""
     return _max_min("min", min_result, input, dim if other is None else other, keepdim, out)
 
 
+@numpy_names
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False, out: Any = None) -> Any:
     """(min, max)."""
     low, high = amin(input, dim, keepdim), amax(input, dim, keepdim)
@@ -156,30 +165,35 @@ def _arg(kind: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return wrap(P.unsqueeze(r, d) if keepdim else r)
 
 
+@numpy_names
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the largest element (of the flattened tensor without ``dim``)."""
     return _arg("max", input, dim, keepdim)
 
 
+@numpy_names
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the smallest element."""
     return _arg("min", input, dim, keepdim)
 
 
+@numpy_names
 def any(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Tensor | None = None) -> Tensor:
     """Whether any element is nonzero (uint8 stays uint8, as in PyTorch)."""
     v = val(input)
-    r = P.reduce("any", P.as_bool(v), norm_dims(dim, v.aval.ndim, empty_is_all=True), keepdim)
+    r = P.reduce("any", P.as_bool(v), norm_dims(dim, v.aval.ndim, empty_is_all=False), keepdim)
     return to_out(out, P.cast(r, dtypes.uint8) if v.aval.dtype is dtypes.uint8 else r)
 
 
+@numpy_names
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Tensor | None = None) -> Tensor:
     """Whether all elements are nonzero."""
     v = val(input)
-    r = P.reduce("all", P.as_bool(v), norm_dims(dim, v.aval.ndim, empty_is_all=True), keepdim)
+    r = P.reduce("all", P.as_bool(v), norm_dims(dim, v.aval.ndim, empty_is_all=False), keepdim)
     return to_out(out, P.cast(r, dtypes.uint8) if v.aval.dtype is dtypes.uint8 else r)
 
 
+@numpy_names
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """Number of nonzero elements."""
     v = P.as_bool(val(input))
@@ -216,18 +230,29 @@ def _var(name: str, input: Tensor, dim: Any, unbiased: Any, keepdim: bool, corre
     return var_value(v, norm_dims(d, v.aval.ndim), c, keepdim)
 
 
+@numpy_names
 def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None,
         out: Tensor | None = None) -> Tensor:
     """Variance with Bessel's ``correction`` (default 1)."""
     return to_out(out, _var("var", input, dim, unbiased, keepdim, correction)[0])
 
 
+def _root(var: Value) -> Value:
+    """Standard deviation; the gradient where it is 0 is 0."""
+    if var.gfn is None:
+        return P.sqrt(var)
+    zero = P.eq(var, 0)
+    return P.where(zero, P.zeros_like(var), P.sqrt(P.where(zero, P.full_like(var, 1), var)))
+
+
+@numpy_names
 def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None,
         out: Tensor | None = None) -> Tensor:
     """Standard deviation with Bessel's ``correction`` (default 1)."""
-    return to_out(out, P.sqrt(_var("std", input, dim, unbiased, keepdim, correction)[0]))
+    return to_out(out, _root(_var("std", input, dim, unbiased, keepdim, correction)[0]))
 
 
+@numpy_names
 def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
              correction: Any = None) -> tuple[Tensor, Tensor]:
     """(variance, mean)."""
@@ -235,13 +260,15 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool
     return wrap(v), wrap(m)
 
 
+@numpy_names
 def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
              correction: Any = None) -> tuple[Tensor, Tensor]:
     """(standard deviation, mean)."""
     v, m = _var("std_mean", input, dim, unbiased, keepdim, correction)
-    return wrap(P.sqrt(v)), wrap(m)
+    return wrap(_root(v)), wrap(m)
 
 
+@numpy_names
 def logsumexp(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Tensor | None = None) -> Tensor:
     """log of the sum of exponentials, without overflow."""
     v = float_value(input)
@@ -297,6 +324,7 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = Fals
     return to_out(out, norm_value(v, ord, norm_dims(dim, v.aval.ndim), keepdim))
 
 
+@numpy_names
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Tensor | None = None,
          dtype: dtype | None = None) -> Tensor:
     """Vector norm over ``dim`` (default all); ``p="fro"`` is the 2-norm."""
@@ -323,11 +351,13 @@ def _cum(kind: str, input: Tensor, dim: int, dt: dtype | None) -> Value:
     return v if v.aval.ndim == 0 else P.scan(kind, v, d)
 
 
+@numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: dtype | None = None, out: Tensor | None = None) -> Tensor:
     """Running sum along ``dim``."""
     return to_out(out, _cum("add", input, dim, dtype))
 
 
+@numpy_names
 def cumprod(input: Tensor, dim: int, *, dtype: dtype | None = None, out: Tensor | None = None) -> Tensor:
     """Running product along ``dim``."""
     return to_out(out, _cum("mul", input, dim, dtype))

@@ -45,7 +45,7 @@ def _cast_infer(attrs: Any, x: Aval) -> Aval:
 
 def _cast_np(attrs: Any, x: np.ndarray) -> np.ndarray:
     dt = attrs[0]
-    if x.dtype.kind == "c" and dt.category < 3:
+    if x.dtype.kind == "c" and 0 < dt.category < 3:
         x = x.real
     if dt.category == 0:
         return x != 0

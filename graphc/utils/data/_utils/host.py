@@ -14,7 +14,8 @@ from ....device import CPU
 from ....dtypes import from_numpy
 from ....ir.node import aval, leaf_value
 from ....ir.recorder import evaluated
-from ....tensor import Tensor, _np_view, to_numpy, wrap
+from ....tensor import Tensor, to_numpy, wrap
+from ....views import np_view
 
 
 def adopt(arr: np.ndarray) -> Tensor:
@@ -30,7 +31,7 @@ def computed(t: Tensor) -> np.ndarray | None:
     if alias is not None and alias.leaf is None and alias.storage.value.region is None:
         arr = evaluated(alias.storage.value)
         for name, attrs in alias.chain:
-            arr = _np_view(arr, name, attrs)
+            arr = np_view(arr, name, attrs)
         return arr
     v = t._read()
     return evaluated(v) if v.region is None else None
