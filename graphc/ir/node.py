@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..device import device
+from ..device import CPU, device
 from ..dtypes import dtype
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ def aval(shape: tuple[int, ...], dt: dtype, dev: device) -> Aval:
     return found
 
 
+DEVICE_SHARE = 6  # results on a device count 2**-6 of their bytes towards the cap, which is about the host's memory
+
+
 class Node:
     """One recorded operation. ``ins`` are slots; ``attrs`` is a hashable tuple in the op's attribute order."""
 
@@ -70,6 +73,8 @@ class Node:
         self.blocks: dict[Any, Any] | None = None  # backward passes that began here: see autograd/splice.py
         self.plans: dict[Any, Any] | None = None  # live slots -> plan, when a region ended here
         own = avals[0].nbytes if len(avals) == 1 else sum([a.nbytes for a in avals])
+        if avals and avals[0].device is not CPU:
+            own >>= DEVICE_SHARE
         self.cum_bytes: int = own + (parent.cum_bytes if parent is not None else 0)
         self.full = False  # recording must flush after this node
         self.turn = 0  # whether a backward pass began or ended here: flags of marks.py

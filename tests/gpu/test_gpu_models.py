@@ -157,6 +157,26 @@ def test_the_same_bits_twice() -> None:
         assert np.array_equal(first, second) and all(np.array_equal(x, y) for x, y in zip(a, b)), model
 
 
+def test_results_on_the_device_do_not_fill_the_hosts_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled step stays one program where a hundredth of its results would make one on the host full."""
+    from graphc.ir import recorder
+
+    monkeypatch.setattr(config, "BYTE_CAP", 1 << 18)
+    plans = {}
+    for where in ("cpu", "cuda"):
+        x = graphc.ones(64, 64, device=where)
+
+        def step(x):
+            for k in range(40):
+                x = x * (1 + 1 / (k + 2)) - 0.25
+            return x.sum()
+
+        run, before = graphc.compile(step), recorder.counters["flushes"]
+        assert run(x).isfinite().item()
+        plans[where] = recorder.counters["flushes"] - before
+    assert plans["cuda"] < plans["cpu"], plans
+
+
 def test_eager_programs() -> None:
     """Outside of training: indexing, sorting, in-place writes, reads in between."""
     r = np.random.default_rng(0)
