@@ -196,6 +196,18 @@ def test_results_of_several_slices_side_by_side(monkeypatch: pytest.MonkeyPatch)
     assert len(p.jobs) == 6 and len(p.local) == 5
 
 
+@pytest.mark.parametrize("rows", [5, 8, 16])
+def test_one_matrix_before_many(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries, keys and values as parts of one product over all rows of all slices."""
+    def fn(x: Any, w: Any) -> Any:
+        y = P.reshape(P.matmul(P.reshape(x, (33 * rows, 24)), w), (33, rows, 72))
+        q, k, v = (P.slice_(y, (0, 0, at), (33, rows, at + 24), (1, 1, 1)) for at in (0, 24, 48))
+        return (P.add(x, attend(q, k, v)),)
+
+    (p,) = check(fn, [(33, rows, 24), (24, 72)], monkeypatch)
+    assert p.slices == 33
+
+
 def test_long_rows_and_long_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """k in several blocks behind an epilogue (partial sums of a slice), and a k that is cut in parts (no pipeline)."""
     def fn(a: Any, b: Any) -> Any:

@@ -88,7 +88,7 @@ def gemm_jobs(dt: dtype | str, batch: tuple[int, ...], m: int, n: int, k: int, a
 def _by_rows(p: _Problem, job: Job, parts: int, spaces: tuple[Space, ...]) -> Job:
     """The product whose tasks are ``parts`` equal parts of the rows of each matrix."""
     at = len(job.numbers) - len(WORDS) - 3 * len(p.batch) + WORDS.index("m_tasks")
-    assert WORDS[WORDS.index("m_tasks") + 1] == "n_tasks" and job.row_tiles % parts == 0
+    assert WORDS[WORDS.index("m_tasks") + 1] == "n_tasks" and job.row_tiles and job.row_tiles % parts == 0
     return replace(job, numbers=(*job.numbers[:at], parts, 1, *job.numbers[at + 2:]), spaces=spaces)
 
 

@@ -372,8 +372,9 @@ class Pipelines:
         if not all(t.get(x, True) for x in shared for t in keys.values()):
             return None
         forms = [job, *[f for x in shared if (f := reordered(job, x, n, self.bits)) is not None]]
-        if job.by_rows is not None and n % job.matrices == 0 and n > job.matrices and not job.row_tiles % (n // job.matrices):
-            forms.append(job.by_rows(n // job.matrices))
+        parts, rest = divmod(n, max(1, job.matrices))
+        if job.by_rows is not None and job.matrices > 1 and parts > 1 and not rest and job.row_tiles and not job.row_tiles % parts:
+            forms.append(job.by_rows(parts))
         for form in forms:
             touched = self.touched(form, n)
             if touched is not None and all(touched.get(x, False) for x in shared):
