@@ -1,14 +1,17 @@
 """``torch.compiler``: questions and switches about :func:`graphc.compile`."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from .compile import compile as compile
 from .ir.recorder import state
 
-__all__ = ["allow_in_graph", "assume_constant_result", "compile", "cudagraph_mark_step_begin", "disable", "is_compiling",
-           "is_dynamo_compiling", "is_exporting", "list_backends", "reset", "set_stance", "wrap_numpy"]
+__all__ = ["allow_in_graph", "assume_constant_result", "compile", "cudagraph_mark_step_begin", "disable", "get_default_backend",
+           "is_compiling", "is_dynamo_compiling", "is_exporting", "list_backends", "load_cache_artifacts",
+           "nested_compile_region", "reset", "save_cache_artifacts", "set_default_backend", "set_stance", "substitute_in_graph",
+           "wrap_numpy"]
 
 
 def is_compiling() -> bool:
@@ -22,8 +25,9 @@ def is_dynamo_compiling() -> bool:
 
 
 def is_exporting() -> bool:
-    """Whether a program is being exported: never."""
-    return False
+    """Whether a program is being recorded by ``graphc.export`` or ``graphc.onnx`` in this thread."""
+    record = sys.modules.get(f"{__package__}.export.record")
+    return record is not None and isinstance(state.watch, record._Watch)
 
 
 def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
@@ -70,6 +74,33 @@ def reset() -> None:
 
 def cudagraph_mark_step_begin() -> None:
     """Accepted: launches are replayed by the plan itself."""
+
+
+def nested_compile_region(fn: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """``fn`` itself (or a decorator): equal parts of a program share compiled code anyway."""
+    return (lambda f: f) if fn is None else fn
+
+
+def substitute_in_graph(original_fn: Any, *, can_constant_fold_through: bool = False, skip_signature_check: bool = False,
+                        is_embedded_type: bool = False) -> Any:
+    """A decorator that leaves both functions: Python runs the original."""
+    return lambda fn: fn
+
+
+def save_cache_artifacts() -> None:
+    """Nothing to save: compiled code is kept on disk already."""
+
+
+def load_cache_artifacts(serialized_artifacts: Any) -> None:
+    """Accepted: compiled code is kept on disk already."""
+
+
+def get_default_backend() -> str:
+    return "graphc"
+
+
+def set_default_backend(backend: Any) -> None:
+    """Accepted: there is one, which chooses by device."""
 
 
 def list_backends(exclude_tags: Any = ("debug", "experimental")) -> list[str]:

@@ -25,9 +25,10 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .dims import Dim, dims
 from .exported import ExportedProgram, export, load, save
 
-__all__ = ["ExportedProgram", "export", "load", "save"]
+__all__ = ["Dim", "ExportedProgram", "dims", "export", "load", "save"]
 
 
 class _Callable(types.ModuleType):

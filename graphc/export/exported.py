@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, GraphcError
 from . import fileformat, template
+from .dims import batch_arguments
 from .program import Program
 from .runtime import Runner
 
@@ -59,17 +60,19 @@ def export(mod: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None 
 
     ``args`` are examples: tensors or arrays, nested in tuples, lists and dicts; numbers and text among them become part of the
     program. ``dynamic_batch``: True makes axis 0 of every example that has the first one's size the batch, a sequence of
-    argument numbers (as flattened) names those whose axis 0 it is. See the module's text for what can be exported.
+    argument numbers (as flattened) names those whose axis 0 it is. ``dynamic_shapes`` says the same PyTorch's way, by argument:
+    ``{"x": {0: Dim("batch")}}``; only axis 0 of tensors may be dynamic, and all have one size. See the module's text for what
+    can be exported.
 
     Raises GraphBreakError (a value is read on the host), GraphcError (calls differ, or depend on the batch size as a number),
     ArgumentError, DeviceError.
     """
     from .record import record
 
-    if dynamic_shapes is not None:
-        raise ArgumentError("export: dynamic_shapes is not supported; dynamic_batch=True makes axis 0 dynamic")
     if not isinstance(args, (tuple, list)):
         raise ArgumentTypeError(f"Expecting `args` to be a tuple of example positional inputs, got {type(args)}")
+    if dynamic_shapes is not None:
+        dynamic_batch = batch_arguments(mod, args, kwargs or {}, dynamic_shapes)
     program = record(mod, args, dict(kwargs or {}))
     if dynamic_batch is not False:
         _make_dynamic(program, mod, args, dict(kwargs or {}), dynamic_batch)
