@@ -14,115 +14,41 @@ immutable nodes without disturbing it.
 """
 from __future__ import annotations
 
-import sys
-import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
-from operator import attrgetter, itemgetter, sub
+from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from .. import config
-from ..device import CPU
 from ..dtypes import bool_, dtype, float64, int64
 from ..errors import GraphcError
-from .location import format_location, user_location
-from .node import Aval, Graph, Node, PoisonedValue, SharedValue, Value, aval, leaf_value
-from .optable import Op, Prim
+from .exports import export, is_exported
+from .flush import (
+    PLANS,
+    _evaluate_foreign,
+    _planner,
+    counters,
+    drop_dead_writes,
+    evaluated,
+    fetched,
+    flush,
+    known_plan,
+    set_planner,
+    soft_flush,
+    with_location,
+)
+from .location import user_location
+from .node import Aval, Graph, Node, PoisonedValue, SharedValue, Value, leaf_value
+from .optable import Op
+from .region import CASTS, LEAF, SCALAR, Region, _Trie, region_graph, scalar_aval, scalar_buffer, state
 from .tape import GradNode, OutputEdge, alias_value
 
 _ref = weakref.ref
-_slot = attrgetter("slot")
-_alive = weakref.ref.__call__
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
 _WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
 _SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
 
 
-def _no_attr_infer(attrs: Any, *ins: Aval) -> Aval:
-    return attrs[0]
-
-
-def _not_evaluated(*_: Any) -> Any:  # leaves and scalars are bound, never computed
-    raise AssertionError("a leaf has no evaluation")
-
-
-LEAF = Prim("leaf", kind="leaf", attrs=("aval",), infer=_no_attr_infer, eval_np=_not_evaluated, loop="load", vjp=None,
-            saves=(), samples=tuple, doc="An evaluated value the region reads.")
-SCALAR = Prim("scalar", kind="leaf", attrs=("aval",), infer=_no_attr_infer, eval_np=_not_evaluated, loop="scalar",
-              vjp=None, saves=(), samples=tuple,
-              doc="A Python number as a run-time slot: changing it never changes the program.")
-
-
-class _Trie:
-    """Root of all recorded programs (a documented process-wide cache)."""
-
-    root = Node(None, (), (), (), (), 0)
-    count = 0
-
-
-class _Writes(list):  # type: ignore[type-arg]
-    """What a region wrote, in order: (holder, value before its first write here, number of slots recorded by then)."""
-
-    __slots__ = ()
-
-    def append(self, entry: tuple[Any, Value]) -> None:
-        list.append(self, (*entry, state.region.slots))
-
-
-class Region:
-    """The program being recorded: a cursor in the trie plus this walk's bindings and live values."""
-
-    __slots__ = ("numbers", "cursor", "bindings", "leaf_slots", "live", "writes", "must_flush", "token")
-
-    def __init__(self) -> None:
-        self.cursor: Node = _Trie.root
-        self.bindings: list[Any] = []  # leaf Values and scalar numbers in binding order
-        self.leaf_slots: dict[Value, int] = {}
-        self.live: list[weakref.ref[Value]] = []
-        self.writes: _Writes = _Writes()  # (holder, value before its first write here): for restoring
-        self.must_flush = False
-        self.numbers: dict[int, int] | None = None  # slots of scalars -> binding number, once someone asked
-        self.token = object()  # tells this region's gradient nodes
-
-    @property
-    def slots(self) -> int:
-        """Number of slots recorded."""
-        return self.cursor.end
-
-
-class _State(threading.local):
-    """Per-thread recording state."""
-
-    def __init__(self) -> None:
-        self.region = Region()
-        self.grad = True  # record gradients
-        self.hold = 0  # >0: inside a compiled call or a trace; soft flush points are ignored
-        self.tracing = 0  # >0: building a sub-graph; reading a value is an error
-        self.program = 0  # the depth of tracing at which the user's own code runs: autocast is for what it calls
-        self.watch: Any = None  # the compiled call running in this thread: told of flushes and of new plans
-        self.budget = 1.0  # share of the bytes kept for backward passes that plans may use
-        self.tune = False  # whether plans for a device are made of measured block sizes
-        self.walks = 0  # >0: inside a backward walk
-
-
-state = _State()
-CASTS: list[Callable[[Op, tuple[Value, ...]], tuple[Value, ...]]] = []  # autocast's, while a block is open somewhere
-_scalar_avals: dict[dtype, Aval] = {}
-
-
-def scalar_aval(dt: dtype) -> Aval:
-    """Aval of a zero-dim value of ``dt`` on the host."""
-    found = _scalar_avals.get(dt)
-    if found is None:
-        found = _scalar_avals[dt] = aval((), dt, CPU)
-    return found
-
-
-# --------------------------------------------------------------------------------------------------------- recording
 def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
     """Record ``op`` on ``ins``; returns its Value, or a tuple of Values when it has several outputs.
 
@@ -321,292 +247,11 @@ def _bind_special(reg: Region, v: Value) -> int:
     return _enter_leaf(reg, v) if slot is None else slot
 
 
-def is_exported(v: Value) -> bool:
-    """Whether something outside graphc holds this value's buffer (or an array it is a view of)."""
-    buf = v.buffer
-    if buf.__class__ is not np.ndarray:  # memory of a device: nobody tells when the last reader is gone
-        return True
-    known = _EXPORTS.get(id(buf))
-    if known is not None:
-        return known[1]() is not None
-    return buf.base is not None or sys.getrefcount(buf) > 3
-
-
-class _Exported:
-    """Owner of the arrays given out over one buffer: alive as long as one of them, or of their views, is."""
-
-    __slots__ = ("buffer", "__array_interface__", "__weakref__")
-
-    def __init__(self, buffer: np.ndarray):
-        self.buffer = buffer
-        self.__array_interface__ = (buffer.view(np.uint16) if buffer.dtype.kind == "V" else buffer).__array_interface__
-
-
-_EXPORTS: dict[int, tuple[Any, Any]] = {}  # id of a buffer -> (weak reference to it, and to the owner of what was given out)
-
-
-def export(buf: np.ndarray) -> np.ndarray:
-    """An array over ``buf``'s memory for the outside. :func:`is_exported` knows whether it, or a view of it, still lives."""
-    known = _EXPORTS.get(id(buf))
-    owner = known[1]() if known is not None else None
-    if owner is None:
-        owner, key = _Exported(buf), id(buf)
-        _EXPORTS[key] = _ref(buf, lambda _: _EXPORTS.pop(key, None)), _ref(owner)
-    out = np.asarray(owner)
-    return out if out.dtype == buf.dtype else out.view(buf.dtype)
-
-
-# ---------------------------------------------------------------------------------------------------------- flushing
-_planner: list[Callable[[Graph], Any]] = []
-PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
-_PLAN_LIMIT = 4096
-counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
-
-
-def set_planner(fn: Callable[[Graph], Any]) -> None:
-    """Install the code generator: it turns a Graph into a callable ``plan(bindings, free) -> buffers`` with ``donors``,
-    the numbers of the bindings it would overwrite if they are ``free`` (held by nobody else)."""
-    _planner[:] = [fn]
-
-
 def _pressure(reg: Region) -> None:
     if state.tracing:
         return
     reg.must_flush = False
     flush("cap")
-
-
-def soft_flush() -> None:
-    """A natural boundary of eager programs (end of an optimizer step); ignored inside compiled calls."""
-    if not state.hold:
-        flush("step")
-
-
-def flush(reason: str = "read") -> None:
-    """Compute everything live values of this thread's region need. Raises the first failing op's error at the line
-    that recorded it; values that do not depend on that op are still computed, and written tensors get their old
-    value back when their new one failed."""
-    reg = state.region
-    if reg.cursor is _Trie.root or not reg.bindings and not reg.live:
-        return
-    if state.tracing:
-        raise GraphcError("a value was read while a sub-graph (scan body, checkpoint, export) is being traced; "
-                          "use graphc operations instead of Python branches on values here")
-    if state.watch is not None:
-        state.watch.on_flush(reason)
-    state.region = Region()
-    counters["flushes"] += 1
-    drop_dead_writes(reg)
-    live = [v for v in filter(None, map(_alive, reg.live)) if v.region is reg]
-    if not live:
-        return
-    signature = tuple(map(_slot, live))
-    end = reg.cursor
-    plans = end.plans
-    if plans is None:
-        plans = end.plans = {}
-    plan = None
-    try:
-        key: Any = signature if state.budget == 1.0 and not state.tune else (signature, state.budget, state.tune)
-        plan = plans.get(key)
-        if plan is None:
-            plan = _find_plan(end, signature)
-            if len(plans) >= 64:
-                plans.clear()
-            plans[key] = plan
-        buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
-    except Exception as error:
-        _recover(reg, live, error, reason != "read" or state.hold > 0, plan)
-        raise
-    for v, buf in zip(live, buffers):
-        v.buffer = buf
-        v.region = None
-
-
-def drop_dead_writes(reg: Region) -> None:
-    """Forget writes into tensors that only the log still holds (gradients clipped, used and dropped): nobody can see them, so
-    they need no result."""
-    writes = reg.writes
-    if writes and min(map(_count, map(_first, writes))) <= _LOGGED:
-        writes[:] = [w for w, n in zip(writes, [*map(_count, map(_first, writes))]) if n > _LOGGED]
-
-
-def _holders(reg: Region, donors: Sequence[int]) -> tuple[list[Value], list[int], list[Any], list[int]]:
-    """Values of these bindings, how many hold each beyond the log of writes; their buffers, how many hold each. In columns: an
-    optimizer's step gives away hundreds. The log is read by ids, since a list of its values would hold them itself."""
-    ids = [*map(id, map(_second, reg.writes))]
-    written = dict.fromkeys(ids, 1)
-    if len(written) != len(ids):
-        written = Counter(ids)
-    values = [reg.bindings[k] for k in donors]
-    held = [*map(sub, map(_count, values), map(written.get, map(id, values), repeat(0)))]
-    buffers = [*map(_buffer, values)]
-    return values, held, buffers, [*map(_count, buffers)]
-
-
-def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
-    """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
-    values, held, buffers, shared = _holders(reg, donors)
-    n = len(donors)
-    if (held == [_HELD] * n and shared == [_BUFFER] * n and all(map(_writeable, buffers))
-            and [*map(type, values)] == [Value] * n):
-        return donors
-    return [k for k, v, h, b, c in zip(donors, values, held, buffers, shared)
-            if h == _HELD and c == _BUFFER and v.__class__ is Value and b.flags.writeable]
-
-
-_count = sys.getrefcount
-_first, _second, _buffer, _writeable = itemgetter(0), itemgetter(1), attrgetter("buffer"), attrgetter("flags.writeable")
-
-
-def _held_by_region() -> tuple[int, int]:
-    """Reference counts :func:`_holders` sees of a value only its region holds, and of its buffer (they differ between Python
-    versions)."""
-    reg = Region()
-    reg.bindings.append(leaf_value(scalar_aval(float64), np.zeros(())))
-    reg.leaf_slots[reg.bindings[0]] = 0
-    _, held, _, shared = _holders(reg, (0,))
-    return held[0], shared[0]
-
-
-_HELD, _BUFFER = _held_by_region()
-_LOGGED = min(map(_count, map(_first, [(object(), None)])))  # reference count of what only a tuple of a list holds
-
-
-def region_graph(end: Node, outputs: tuple[int, ...]) -> Graph:
-    """The path from the trie's root to ``end`` as a Graph."""
-    nodes: list[Node] = []
-    node: Node | None = end
-    while node is not None and node.op is not None:
-        nodes.append(node)
-        node = node.parent
-    nodes.reverse()
-    return Graph(nodes, outputs)
-
-
-def known_plan(end: Node, signature: tuple[int, ...]) -> Any:
-    """The plan of the region that ends at ``end`` with these live slots, or None if it was not run yet."""
-    key: Any = signature if state.budget == 1.0 and not state.tune else (signature, state.budget, state.tune)
-    return None if end.plans is None else end.plans.get(key)
-
-
-def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
-    graph = region_graph(end, signature)
-    graph.budget, graph.tune = state.budget, state.tune
-    key = graph.key()
-    plan = PLANS.get(key)
-    if plan is None:
-        counters["plans_built"] += 1
-        plan = _planner[0](graph)
-        if state.watch is not None:
-            state.watch.on_plan(graph)
-        if len(PLANS) >= _PLAN_LIMIT:
-            PLANS.pop(next(iter(PLANS)))
-        PLANS[key] = plan
-    else:
-        counters["plan_hits"] += 1
-    return plan
-
-
-def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool, plan: Any) -> None:
-    """After a failed plan: compute what still can be computed, poison the rest, undo writes that failed.
-
-    ``atomic``: the caller sees one step fail as a whole (a compiled call, an optimizer step), so nothing recorded after the
-    failing op may have happened, whether it depends on that op or not: an update must not be made from half a loss.
-    """
-    from .interpret import evaluate_each
-
-    graph = region_graph(reg.cursor, tuple(v.slot for v in live))
-    if all(a.device is CPU for n in graph.nodes for a in n.avals):
-        results = evaluate_each(graph, reg.bindings)
-    elif plan is not None:
-        results = plan.evaluate_each(reg.bindings, set(graph.outputs), error)
-    else:
-        results = [error] * graph.nodes[-1].end
-    first = next((k for k, r in enumerate(results) if isinstance(r, BaseException)), len(results)) if atomic else len(results)
-    for v in live:
-        out = results[v.slot] if v.slot < first else results[first]
-        v.region = None
-        if isinstance(out, BaseException):
-            v.__class__ = PoisonedValue
-            v.buffer = out
-        else:
-            v.buffer = out
-    for holder, old, at in reversed(reg.writes):
-        alias = getattr(holder, "_alias", None)
-        if alias is not None:  # a view of it was made since it was written: its value moved into a storage
-            holder = alias.storage
-        if at > first:
-            _poison(holder, error)
-        holder.restore(old)
-
-
-def _poison(holder: Any, error: BaseException) -> None:
-    """Mark what ``holder`` holds as failed, so that it is restored."""
-    name = "_v" if hasattr(holder, "_v") else "value"  # a tensor, or a storage
-    bad = leaf_value(getattr(holder, name).aval, error)
-    bad.__class__ = PoisonedValue
-    setattr(holder, name, bad)
-
-
-def _evaluate_foreign(v: Value) -> None:
-    """Compute a value pending in another thread's region from its immutable nodes."""
-    reg = v.region
-    if reg is None:
-        return
-    if state.tracing:
-        raise GraphcError("a value of an enclosing recording leaked into a sub-graph; pass it as an input")
-    end = reg.cursor
-    bindings = list(reg.bindings)
-    if not v.aval.shape and (k := _scalar_number(reg, v.slot)) is not None:
-        v.buffer = scalar_buffer(bindings[k], v.aval.dtype)
-        v.region = None
-        return
-    graph = region_graph(end, (v.slot,))
-    n_inputs = len(graph.inputs)
-    while n_inputs > len(bindings):  # the owner is between entering a leaf and binding it
-        bindings = list(reg.bindings)
-    buf = _planner[0](graph)(bindings[:n_inputs])[0]
-    v.buffer = buf
-    v.region = None
-
-
-def _scalar_number(reg: Region, slot: int) -> int | None:
-    """The binding number of a run-time scalar, or None if the slot is none: gradient nodes save scalars, which a flush of their
-    region does not evaluate, and planning the region again for each would take quadratic time."""
-    if reg.numbers is None:
-        leaves = [n for n in region_graph(reg.cursor, ()).nodes if n.op is LEAF or n.op is SCALAR]
-        reg.numbers = {n.slot: k for k, n in enumerate(leaves) if n.op is SCALAR}
-    return reg.numbers.get(slot)
-
-
-def evaluated(v: Value) -> Any:
-    """The buffer of ``v``, flushing if it is pending. Raises the recorded error of a failed value."""
-    if v.region is not None:
-        if v.region is state.region:
-            flush()
-        else:
-            _evaluate_foreign(v)
-    if v.__class__ is PoisonedValue:
-        raise v.buffer
-    return v.buffer
-
-
-def fetched(v: Value) -> np.ndarray:
-    """The data of ``v`` on the host, from whatever device; not to be written. Raises the recorded error of a failed value."""
-    buf = evaluated(v)
-    return buf if isinstance(buf, np.ndarray) else buf.fetch()
-
-
-def with_location(error: BaseException, node: Node) -> BaseException:
-    """``error`` with the line that recorded ``node`` added to its message."""
-    where = format_location(node.loc)
-    text = str(error)
-    if isinstance(error, GraphcError):
-        if "recorded at" not in text:
-            error.args = (f"{text}\n  recorded at {where}", *error.args[1:])
-        return error
-    return error
 
 
 def trace(fn: Callable[..., Any], avals: Sequence[Aval], *, grad: bool = False) -> Graph:
@@ -647,15 +292,7 @@ def inline(graph: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
     return tuple([env[s] for s in graph.outputs])
 
 
-def scalar_buffer(number: Any, dt: dtype) -> np.ndarray:
-    """The zero-dim array a run-time scalar of ``dt`` becomes (integers wrap as in C)."""
-    if dt.category == 1 and isinstance(number, int):
-        bits = dt.itemsize * 8
-        number &= (1 << bits) - 1
-        if dt.is_signed and number >> (bits - 1):
-            number -= 1 << bits
-    return np.asarray(number, dt.np)
-
-
-__all__ = ["LEAF", "SCALAR", "SharedValue", "apply", "bool_", "evaluated", "flush", "float64", "inline", "int64", "scalar",
-           "soft_flush", "state", "trace"]
+__all__ = ["CASTS", "LEAF", "PLANS", "Region", "SCALAR", "SharedValue", "_Trie", "_bind", "_planner", "apply", "apply_each",
+           "bool_", "counters", "drop_dead_writes", "evaluated", "export", "fetched", "float64", "flush", "inline",
+           "int64", "is_exported", "known_plan", "region_graph", "scalar", "scalar_aval", "scalar_buffer",
+           "scalars", "set_planner", "soft_flush", "state", "trace", "with_location"]

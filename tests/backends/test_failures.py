@@ -36,7 +36,7 @@ def _programs_are_new(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.skip(jit.reason())
     recorder.flush()
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "PLANS", {})
+        patch.setattr("graphc.ir.flush.PLANS", {})
         patch.setattr(recorder._Trie, "root", recorder.Node(None, (), (), (), (), 0))
         recorder.state.region = recorder.Region()
         yield

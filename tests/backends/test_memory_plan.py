@@ -19,6 +19,7 @@ from graphc.codegen.native import program
 from graphc.codegen.verify import verify_schedule
 from graphc.dtypes import float32
 from graphc.errors import VerifyError
+from graphc.ir import flush as flushing
 from graphc.ir import recorder
 from graphc.ir.node import Graph
 from graphc.runtime import jit
@@ -217,7 +218,7 @@ def fresh_recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Programs recorded elsewhere are new here, and those of this test are forgotten."""
     recorder.flush()
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "PLANS", {})
+        patch.setattr("graphc.ir.flush.PLANS", {})
         patch.setattr(recorder._Trie, "root", recorder.Node(None, (), (), (), (), 0))
         recorder.state.region = recorder.Region()
         yield
@@ -293,7 +294,7 @@ def test_training_in_poisoned_memory(name: str, fresh_recorder: None) -> None:
     want = train(name, 3)
     assert all(np.isfinite(w).all() for w in want) and want[0] > want[2]
     seen: list[int] = []
-    recorder.PLANS.clear()
+    flushing.PLANS.clear()
     recorder._Trie.root = recorder.Node(None, (), (), (), (), 0)
     recorder.state.region = recorder.Region()
     recorder.set_planner(lambda graph: Watched(build_plan(graph), seen))
@@ -301,7 +302,7 @@ def test_training_in_poisoned_memory(name: str, fresh_recorder: None) -> None:
     assert len(seen) >= 3 and sum(seen) > 0
     recorder.set_planner(build_plan)
     for no_plan, threads in ((True, 1), (False, 3)):
-        recorder.PLANS.clear()
+        flushing.PLANS.clear()
         recorder._Trie.root = recorder.Node(None, (), (), (), (), 0)
         recorder.state.region = recorder.Region()
         config.NO_MEMPLAN = no_plan

@@ -43,7 +43,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         pytest.skip(jit.reason())
     ran: list[Any] = []
     recorder.flush()
-    monkeypatch.setattr(recorder, "PLANS", {})  # programs recorded before are new here
+    monkeypatch.setattr("graphc.ir.flush.PLANS", {})  # programs recorded before are new here
     monkeypatch.setattr(recorder._Trie, "root", recorder.Node(None, (), (), (), (), 0))
     recorder.state.region = recorder.Region()
     recorder.set_planner(lambda graph: Counted(build_plan(graph), ran))

@@ -13,6 +13,7 @@ from recorded_steps import _Zeros
 import graphc
 from graphc import config
 from graphc.codegen.triton.passes import gpu_passes
+from graphc.ir import flush as flushing
 from graphc.ir import recorder
 from graphc.ir.node import Graph, Node
 
@@ -78,7 +79,7 @@ def gpt2_step(by_hand: bool = False, vocabulary: int = VOCABULARY, batch: int = 
     recorder.flush("test")
     config.NODE_CAP, config.BYTE_CAP = 1 << 30, 1 << 62  # nothing is held: the whole step is one program
     recorder.set_planner(plan)
-    kept, recorder.PLANS = recorder.PLANS, {}  # programs another test recorded are new here
+    kept, flushing.PLANS = flushing.PLANS, {}  # programs another test recorded are new here
     recorder._Trie.root = Node(None, (), (), (), (), 0)
     recorder.state.region = recorder.Region()
     _Zeros.capturing = True
@@ -105,7 +106,7 @@ def gpt2_step(by_hand: bool = False, vocabulary: int = VOCABULARY, batch: int = 
     finally:
         recorder.set_planner(planner)
         config.NODE_CAP, config.BYTE_CAP = caps
-        recorder.PLANS = kept
+        flushing.PLANS = kept
         recorder._Trie.root = Node(None, (), (), (), (), 0)
         recorder.state.region = recorder.Region()
         _Zeros.capturing = False

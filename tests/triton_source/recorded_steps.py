@@ -15,6 +15,7 @@ from graphc.codegen.fuse import schedule
 from graphc.codegen.loop_ir import Kernel
 from graphc.codegen.triton.passes import gpu_passes
 from graphc.codegen.triton.printer import Printed, print_kernel
+from graphc.ir import flush as flushing
 from graphc.ir import recorder
 from graphc.ir.interpret import bind_inputs
 from graphc.ir.node import Graph, Node
@@ -56,7 +57,7 @@ def captured(step: Callable[..., Any], *args: Any, really: bool = False) -> Any:
     compiled = graphc.compile(step)
     recorder.flush("test")
     recorder.set_planner(plan)
-    known, recorder.PLANS = recorder.PLANS, {}  # programs another test recorded are new here
+    known, flushing.PLANS = flushing.PLANS, {}  # programs another test recorded are new here
     recorder._Trie.root = Node(None, (), (), (), (), 0)
     recorder.state.region = recorder.Region()
     _Zeros.capturing = True
@@ -67,7 +68,7 @@ def captured(step: Callable[..., Any], *args: Any, really: bool = False) -> Any:
         return (gpu_passes(graph), _Zeros.bindings[id(graph)]) if really else gpu_passes(graph)
     finally:
         recorder.set_planner(planner)
-        recorder.PLANS = known
+        flushing.PLANS = known
         recorder._Trie.root = Node(None, (), (), (), (), 0)
         recorder.state.region = recorder.Region()
         _Zeros.capturing = False

@@ -1,0 +1,258 @@
+"""Flushing: everything live values of a region can still reach is computed in one plan, found at the node it ends at.
+
+A flush happens when a value is needed on the host, when a region is full, and where the optimizer or a compiled call says so.
+A plan that fails leaves what does not depend on the failing operation computed, and tensors it wrote with their old values.
+"""
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import attrgetter, itemgetter, sub
+from typing import Any
+
+import numpy as np
+
+from ..device import CPU
+from ..dtypes import float64
+from ..errors import GraphcError
+from .location import format_location
+from .node import Graph, Node, PoisonedValue, Value, leaf_value
+from .region import LEAF, SCALAR, Region, _Trie, region_graph, scalar_aval, scalar_buffer, state
+
+_slot = attrgetter("slot")
+_alive = weakref.ref.__call__
+_planner: list[Callable[[Graph], Any]] = []
+PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
+_PLAN_LIMIT = 4096
+counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
+
+
+def set_planner(fn: Callable[[Graph], Any]) -> None:
+    """Install the code generator: it turns a Graph into a callable ``plan(bindings, free) -> buffers`` with ``donors``,
+    the numbers of the bindings it would overwrite if they are ``free`` (held by nobody else)."""
+    _planner[:] = [fn]
+
+
+def soft_flush() -> None:
+    """A natural boundary of eager programs (end of an optimizer step); ignored inside compiled calls."""
+    if not state.hold:
+        flush("step")
+
+
+def flush(reason: str = "read") -> None:
+    """Compute everything live values of this thread's region need. Raises the first failing op's error at the line
+    that recorded it; values that do not depend on that op are still computed, and written tensors get their old
+    value back when their new one failed."""
+    reg = state.region
+    if reg.cursor is _Trie.root or not reg.bindings and not reg.live:
+        return
+    if state.tracing:
+        raise GraphcError("a value was read while a sub-graph (scan body, checkpoint, export) is being traced; "
+                          "use graphc operations instead of Python branches on values here")
+    if state.watch is not None:
+        state.watch.on_flush(reason)
+    state.region = Region()
+    counters["flushes"] += 1
+    drop_dead_writes(reg)
+    live = [v for v in filter(None, map(_alive, reg.live)) if v.region is reg]
+    if not live:
+        return
+    signature = tuple(map(_slot, live))
+    end = reg.cursor
+    plans = end.plans
+    if plans is None:
+        plans = end.plans = {}
+    plan = None
+    try:
+        key: Any = signature if state.budget == 1.0 and not state.tune else (signature, state.budget, state.tune)
+        plan = plans.get(key)
+        if plan is None:
+            plan = _find_plan(end, signature)
+            if len(plans) >= 64:
+                plans.clear()
+            plans[key] = plan
+        buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
+    except Exception as error:
+        _recover(reg, live, error, reason != "read" or state.hold > 0, plan)
+        raise
+    for v, buf in zip(live, buffers):
+        v.buffer = buf
+        v.region = None
+
+
+def drop_dead_writes(reg: Region) -> None:
+    """Forget writes into tensors that only the log still holds (gradients clipped, used and dropped): nobody can see them, so
+    they need no result."""
+    writes = reg.writes
+    if writes and min(map(_count, map(_first, writes))) <= _LOGGED:
+        writes[:] = [w for w, n in zip(writes, [*map(_count, map(_first, writes))]) if n > _LOGGED]
+
+
+def _holders(reg: Region, donors: Sequence[int]) -> tuple[list[Value], list[int], list[Any], list[int]]:
+    """Values of these bindings, how many hold each beyond the log of writes; their buffers, how many hold each. In columns: an
+    optimizer's step gives away hundreds. The log is read by ids, since a list of its values would hold them itself."""
+    ids = [*map(id, map(_second, reg.writes))]
+    written = dict.fromkeys(ids, 1)
+    if len(written) != len(ids):
+        written = Counter(ids)
+    values = [reg.bindings[k] for k in donors]
+    held = [*map(sub, map(_count, values), map(written.get, map(id, values), repeat(0)))]
+    buffers = [*map(_buffer, values)]
+    return values, held, buffers, [*map(_count, buffers)]
+
+
+def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
+    """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
+    values, held, buffers, shared = _holders(reg, donors)
+    n = len(donors)
+    if (held == [_HELD] * n and shared == [_BUFFER] * n and all(map(_writeable, buffers))
+            and [*map(type, values)] == [Value] * n):
+        return donors
+    return [k for k, v, h, b, c in zip(donors, values, held, buffers, shared)
+            if h == _HELD and c == _BUFFER and v.__class__ is Value and b.flags.writeable]
+
+
+_count = sys.getrefcount
+_first, _second, _buffer, _writeable = itemgetter(0), itemgetter(1), attrgetter("buffer"), attrgetter("flags.writeable")
+
+
+def _held_by_region() -> tuple[int, int]:
+    """Reference counts :func:`_holders` sees of a value only its region holds, and of its buffer (they differ between Python
+    versions)."""
+    reg = Region()
+    reg.bindings.append(leaf_value(scalar_aval(float64), np.zeros(())))
+    reg.leaf_slots[reg.bindings[0]] = 0
+    _, held, _, shared = _holders(reg, (0,))
+    return held[0], shared[0]
+
+
+_HELD, _BUFFER = _held_by_region()
+_LOGGED = min(map(_count, map(_first, [(object(), None)])))  # reference count of what only a tuple of a list holds
+
+
+def known_plan(end: Node, signature: tuple[int, ...]) -> Any:
+    """The plan of the region that ends at ``end`` with these live slots, or None if it was not run yet."""
+    key: Any = signature if state.budget == 1.0 and not state.tune else (signature, state.budget, state.tune)
+    return None if end.plans is None else end.plans.get(key)
+
+
+def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
+    graph = region_graph(end, signature)
+    graph.budget, graph.tune = state.budget, state.tune
+    key = graph.key()
+    plan = PLANS.get(key)
+    if plan is None:
+        counters["plans_built"] += 1
+        plan = _planner[0](graph)
+        if state.watch is not None:
+            state.watch.on_plan(graph)
+        if len(PLANS) >= _PLAN_LIMIT:
+            PLANS.pop(next(iter(PLANS)))
+        PLANS[key] = plan
+    else:
+        counters["plan_hits"] += 1
+    return plan
+
+
+def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool, plan: Any) -> None:
+    """After a failed plan: compute what still can be computed, poison the rest, undo writes that failed.
+
+    ``atomic``: the caller sees one step fail as a whole (a compiled call, an optimizer step), so nothing recorded after the
+    failing op may have happened, whether it depends on that op or not: an update must not be made from half a loss.
+    """
+    from .interpret import evaluate_each
+
+    graph = region_graph(reg.cursor, tuple(v.slot for v in live))
+    if all(a.device is CPU for n in graph.nodes for a in n.avals):
+        results = evaluate_each(graph, reg.bindings)
+    elif plan is not None:
+        results = plan.evaluate_each(reg.bindings, set(graph.outputs), error)
+    else:
+        results = [error] * graph.nodes[-1].end
+    first = next((k for k, r in enumerate(results) if isinstance(r, BaseException)), len(results)) if atomic else len(results)
+    for v in live:
+        out = results[v.slot] if v.slot < first else results[first]
+        v.region = None
+        if isinstance(out, BaseException):
+            v.__class__ = PoisonedValue
+            v.buffer = out
+        else:
+            v.buffer = out
+    for holder, old, at in reversed(reg.writes):
+        alias = getattr(holder, "_alias", None)
+        if alias is not None:  # a view of it was made since it was written: its value moved into a storage
+            holder = alias.storage
+        if at > first:
+            _poison(holder, error)
+        holder.restore(old)
+
+
+def _poison(holder: Any, error: BaseException) -> None:
+    """Mark what ``holder`` holds as failed, so that it is restored."""
+    name = "_v" if hasattr(holder, "_v") else "value"  # a tensor, or a storage
+    bad = leaf_value(getattr(holder, name).aval, error)
+    bad.__class__ = PoisonedValue
+    setattr(holder, name, bad)
+
+
+def _evaluate_foreign(v: Value) -> None:
+    """Compute a value pending in another thread's region from its immutable nodes."""
+    reg = v.region
+    if reg is None:
+        return
+    if state.tracing:
+        raise GraphcError("a value of an enclosing recording leaked into a sub-graph; pass it as an input")
+    end = reg.cursor
+    bindings = list(reg.bindings)
+    if not v.aval.shape and (k := _scalar_number(reg, v.slot)) is not None:
+        v.buffer = scalar_buffer(bindings[k], v.aval.dtype)
+        v.region = None
+        return
+    graph = region_graph(end, (v.slot,))
+    n_inputs = len(graph.inputs)
+    while n_inputs > len(bindings):  # the owner is between entering a leaf and binding it
+        bindings = list(reg.bindings)
+    buf = _planner[0](graph)(bindings[:n_inputs])[0]
+    v.buffer = buf
+    v.region = None
+
+
+def _scalar_number(reg: Region, slot: int) -> int | None:
+    """The binding number of a run-time scalar, or None if the slot is none: gradient nodes save scalars, which a flush of their
+    region does not evaluate, and planning the region again for each would take quadratic time."""
+    if reg.numbers is None:
+        leaves = [n for n in region_graph(reg.cursor, ()).nodes if n.op is LEAF or n.op is SCALAR]
+        reg.numbers = {n.slot: k for k, n in enumerate(leaves) if n.op is SCALAR}
+    return reg.numbers.get(slot)
+
+
+def evaluated(v: Value) -> Any:
+    """The buffer of ``v``, flushing if it is pending. Raises the recorded error of a failed value."""
+    if v.region is not None:
+        if v.region is state.region:
+            flush()
+        else:
+            _evaluate_foreign(v)
+    if v.__class__ is PoisonedValue:
+        raise v.buffer
+    return v.buffer
+
+
+def fetched(v: Value) -> np.ndarray:
+    """The data of ``v`` on the host, from whatever device; not to be written. Raises the recorded error of a failed value."""
+    buf = evaluated(v)
+    return buf if isinstance(buf, np.ndarray) else buf.fetch()
+
+
+def with_location(error: BaseException, node: Node) -> BaseException:
+    """``error`` with the line that recorded ``node`` added to its message."""
+    where = format_location(node.loc)
+    text = str(error)
+    if isinstance(error, GraphcError):
+        if "recorded at" not in text:
+            error.args = (f"{text}\n  recorded at {where}", *error.args[1:])
+        return error
+    return error
