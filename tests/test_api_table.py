@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import graphc
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -97,8 +99,29 @@ def differences(path: str, ours: Any, theirs: Any, used: tuple[str, ...]) -> lis
     return out
 
 
+BY_MODULE = "\n## By module\n"
+
+
 def test_file_is_what_the_generator_writes() -> None:
-    assert api.TABLE.read_text(encoding="utf-8") == api.render(ROWS), "run: python tools/api_table.py"
+    written, made = (text.split(BY_MODULE) for text in (api.TABLE.read_text(encoding="utf-8"), api.render(ROWS)))
+    assert written[0] == made[0] and len(written) == len(made) == 2, "run: python tools/api_table.py"
+
+
+def test_modules_have_no_fewer_names_than_the_file_says() -> None:
+    text = api.TABLE.read_text(encoding="utf-8").split(BY_MODULE)[1]
+    said = {m: (int(n), int(here)) for m, n, here in re.findall(r"^\| `([\w.]+)` \| (\d+) \| (\d+) \|", text, re.M)}
+    found = {m: (len(every), len(every) - len(missing)) for m, every, missing in api.modules()}
+    assert said.keys() == found.keys() and len(said) > 40
+    assert {m: (said[m], found[m]) for m in said if said[m][0] != found[m][0] or said[m][1] > found[m][1]} == {}
+    (here, total), = re.findall(r"(\d+) of (\d+) are here", text)
+    assert int(here) == sum(n for _, n in said.values()) and int(total) == sum(n for n, _ in said.values())
+
+
+def test_absent_names_of_modules_are_absent() -> None:
+    """The check behind the numbers tells names that are there from those that are not."""
+    table = dict((m, (every, missing)) for m, every, missing in api.modules())
+    assert "softmax" in table["torch"][0] and "softmax" not in table["torch"][1]
+    assert "float8_e5m2" in table["torch"][1] and not hasattr(graphc, "float8_e5m2")
 
 
 def test_notes_are_about_surveyed_names() -> None:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
 USAGE, NOTES = HERE / "data" / "api_usage.tsv", HERE / "data" / "api_notes.tsv"
+PUBLIC = HERE / "data" / "public_names.tsv"  # written by public_names.py
+SHOWN = 24  # names that are not here, listed per module
 TABLE = HERE.parent / "docs" / "api.md"
 ABSENT: Any = object()
 SAMPLES = {"Tensor": ("graphc", "Tensor"), "Module": ("graphc.nn", "Module"), "Optimizer": ("graphc.optim", "Optimizer")}
@@ -90,6 +92,16 @@ def rows() -> list[Row]:
     return out
 
 
+def modules() -> list[tuple[str, list[str], list[str]]]:
+    """(module, its public names in PyTorch, those of them that are not here)."""
+    out = []
+    for module, names in _lines(PUBLIC):
+        every = names.split()
+        head = module.removeprefix("torch.") if module == "torch.Tensor" else module
+        out.append((module, every, [n for n in every if resolve(f"{head}.{n}") is ABSENT]))
+    return out
+
+
 def share(table: list[Row], status: str) -> float:
     """Share of all uses (repositories summed over names) that names of this status have, in per cent."""
     return 100.0 * sum(r.repos for r in table if r.status == status) / sum(r.repos for r in table)
@@ -109,6 +121,21 @@ def _section(title: str, table: list[Row]) -> list[str]:
     return lines
 
 
+def _module_section() -> list[str]:
+    found = modules()
+    total, absent = (sum(len(m[k]) for m in found) for k in (1, 2))
+    lines = ["", "## By module", "",
+             f"All public names of PyTorch's modules ({PUBLIC.read_text(encoding='utf-8').splitlines()[0].split()[-1]}), used by "
+             "many programs or by none, without those for quantized and sparse tensors, other vendors' kernels and symbolic sizes: "
+             f"{total - absent} of {total} are here, some of them to say what to use instead. `tools/public_names.py` writes the "
+             "list.", "", "| module | names | here | not here |", "|---|---|---|---|"]
+    for module, every, missing in found:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        lines.append(f"| `{module}` | {len(every)} | {len(every) - len(missing)} | "
+                     f"{' '.join(f'`{n}`' for n in missing[:SHOWN])}{more} |")
+    return lines
+
+
 def render(table: list[Row]) -> str:
     """The text of docs/api.md."""
     count = {s: sum(r.status == s for r in table) for s in ("done", "partial", "not planned", "missing")}
@@ -123,6 +150,7 @@ def render(table: list[Row]) -> str:
              f"{share(table, 'missing'):.1f} % are missing ({count['missing']})."]
     for category in dict.fromkeys(r.category for r in table):
         lines += _section(category, [r for r in table if r.category == category])
+    lines += _module_section()
     return "\n".join(lines) + "\n"
 
 
