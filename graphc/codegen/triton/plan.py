@@ -29,6 +29,7 @@ from .compiler import H100, Target
 from .library import Library, library_kernels
 from .passes import split_for
 from .printer import Arg, Printed, assemble, print_kernel
+from .recompute import recompute
 from .tiling import pow2
 
 MAX_EPILOGUE_BUFFERS = 8  # arrays of full size an epilogue may touch: each needs registers beside the accumulator
@@ -101,7 +102,7 @@ def lower_plan(graph: Graph, sched: Schedule | None = None, target: Target = H10
 
 def prepared(graph: Graph, target: Target = H100) -> tuple[Graph, Schedule]:
     """The graph a plan is made of and its schedule."""
-    graph = split_for(graph, target)
+    graph = recompute(split_for(graph, target))
     return graph, schedule(graph, gather=True)
 
 
@@ -194,8 +195,10 @@ class Lowering:
 
             def print_conv(k: Kernel | None, keep: bool) -> tuple[list[Step], list[Printed], int]:
                 keys, copies = self.dense(node.ins)
-                tile = conv.choose(c, dt, self.target, k)
-                printed = conv.print_conv(c, dt, (keys[0], keys[1], node.slot), tile, k, keep, ("parts", node.slot))
+                names, partial = (keys[0], keys[1], node.slot), ("parts", node.slot)
+                nbytes = node.in_avals[0].nbytes, node.in_avals[1].nbytes
+                tile = autotune.conv_tile(c, dt, self.target, k, keep, names, partial, nbytes)
+                printed = conv.print_conv(c, dt, names, tile, k, keep, partial)
                 return copies, printed, tile.parts
 
             return Tiled(c.product, lambda k: conv.can_end_in(c, k, node.slot), print_conv)
