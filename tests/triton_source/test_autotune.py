@@ -203,6 +203,20 @@ def test_a_whole_plan_is_tuned() -> None:
     assert [p.symbol for p in again] == [p.symbol for p in tuned] and t.measured == n
 
 
+def test_convolutions_are_tuned() -> None:
+    """Forward, both gradients, sums in parts: every candidate is printed with memory for all it touches."""
+    net, x = graphc.nn.Conv2d(16, 32, 3, padding=1, stride=2), graphc.randn(8, 16, 32, 32, requires_grad=True)
+    graph = captured(lambda: graphc.autograd.grad((net(x).relu() ** 2).sum(), [x, net.weight]))
+    plain = [s.printed for s in launches(lower_plan(graph)) if "tl.dot" in s.printed.source]
+    t = tuner(lambda made: 1e6 / (block(made)["BX"] * block(made)["BY"]))
+    with tuning(t):
+        tuned = [s.printed for s in launches(lower_plan(graph)) if "tl.dot" in s.printed.source]
+    assert len(plain) == len(tuned) == 3 and t.measured > 6
+    area = [sum(dict(p.constants)["BX"] * dict(p.constants)["BY"] for p in made) for made in (plain, tuned)]
+    assert area[1] > area[0]
+    assert [k for k in t._known if "conv_weight_grad_last" in k] and [k for k in t._known if "conv_input_grad_last" in k]
+
+
 def test_asking_for_measured_choices() -> None:
     assert not autotune.wanted()
     with autotune.wanting():

@@ -24,6 +24,7 @@ from ..loop_ir import Kernel
 from ..native.contraction import Product
 from . import tiling
 from .compiler import Target, version
+from .conv_problem import Problem
 from .printer import Printed, print_kernel
 from .tiling import Tile, Tiling
 
@@ -194,6 +195,27 @@ def product_tile(p: Product, dt: dtype, target: Target, offsets: tuple[int, int]
     return tuner.pick(product_class(p, dt, target, offsets, epilogue, keep, descriptors), tiles, make, sizes)
 
 
+def conv_tile(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None, keep: bool, keys: tuple[Any, Any, Any],
+              partial: Any, operands: tuple[int, int]) -> Tile:
+    """The tile of a convolution, as :func:`product_tile`; ``operands``: bytes of its two operands."""
+    from . import conv
+
+    tuner = current()
+    if tuner is None or tuner.target != target:
+        return conv.choose(c, dt, target, epilogue)
+    tiles = conv.tiles(c, dt, target, epilogue)
+    result = c.product.m * c.product.n * c.groups if c.kind == "conv_weight_grad_last" else c.levels[0][1] * c.rows
+    sizes: Bytes = {keys[2]: result * dt.itemsize, partial: max(t.parts for t in tiles) * result * max(4, dt.itemsize)}
+    for key, nbytes in zip(keys, operands):
+        sizes[key] = max(sizes.get(key, 0), nbytes)
+    if epilogue is not None:
+        for b in epilogue.buffers:
+            sizes[b.slot] = max(sizes.get(b.slot, 0), b.size * b.dtype.itemsize)
+    geometry = (c.space, c.out, c.window, c.stride, c.pad, c.dilation)
+    key = ("conv", c.kind, dt.name, size_class(c.images), c.groups, c.channels, c.outputs, geometry, keep, text_class(epilogue))
+    return tuner.pick(key, tiles, lambda t: conv.print_conv(c, dt, keys, t, epilogue, keep, partial), sizes)
+
+
 def loop_tiling(k: Kernel) -> Tiling | None:
     """The tiling of a loop-IR kernel if a tuner is in force and the kernel is worth it; None: the model's."""
     tuner = current()
@@ -209,4 +231,4 @@ def loop_tiling(k: Kernel) -> Tiling | None:
     return tuner.pick(key, tilings, lambda t: [print_kernel(k, t)], sizes)
 
 
-__all__ = ["Measure", "Tuner", "current", "loop_tiling", "product_tile", "tuning", "wanted", "wanting"]
+__all__ = ["Measure", "Tuner", "conv_tile", "current", "loop_tiling", "product_tile", "tuning", "wanted", "wanting"]

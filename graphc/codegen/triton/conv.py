@@ -34,6 +34,11 @@ FEW = 16  # channels below which taps and channels are summed together
 
 def choose(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None) -> matmul.Tile:
     """Block sizes; only the weight's gradient is summed in parts."""
+    return tiles(c, dt, target, epilogue)[0]
+
+
+def tiles(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None) -> list[matmul.Tile]:
+    """Block sizes that can be used, the ones with the least estimated time first."""
     rows = summed_rows(epilogue)
     deep = {"conv_last": c.channels, "conv_input_grad_last": c.outputs}.get(c.kind)
     found = [t for t in fitting(c, dt) if not rows or t[0] == rows]
@@ -41,21 +46,22 @@ def choose(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None
         found = [t for t in found if deep % t[2] == 0] or [(m, n, max(16, math.gcd(deep, k)), w, s) for m, n, k, w, s in found]
     if c.kind == "conv_weight_grad_last" and c.channels >= FEW:
         found = [t for t in found if c.channels % t[1] == 0] or found
-    return _best(c, dt, target, found, epilogue)
+    return _ordered(c, dt, target, found, epilogue)
 
 
-def _best(c: Problem, dt: dtype, target: Target, candidates: Sequence[Sizes], epilogue: Kernel | None = None) -> matmul.Tile:
-    """The tile with the least estimated time; a weight's gradient in as many parts as fill the device some times over."""
-    tiles = [t for t in ranked(c.product, dt, target, candidates=candidates, epilogue=epilogue) if t.parts == 1]
+def _ordered(c: Problem, dt: dtype, target: Target, candidates: Sequence[Sizes],
+             epilogue: Kernel | None = None) -> list[matmul.Tile]:
+    """Tiles by their estimated time; a weight's gradient in as many parts as fill the device some times over."""
+    whole = [t for t in ranked(c.product, dt, target, candidates=candidates, epilogue=epilogue) if t.parts == 1]
     if c.kind != "conv_weight_grad_last":
-        return tiles[0]
+        return whole
     p = c.product
     every = []
-    for t in tiles:
+    for t in whole:
         blocks = -(-p.m // t.m) * -(-p.n // t.n) * math.prod(p.batch)
         parts = {min(max(1, target.processors * full // blocks), max(1, p.k // (4 * t.k))) for full in (1, 2, 3, 4)}
         every += [replace(t, parts=n) for n in sorted(parts | {1})]
-    return min(every, key=lambda t: estimate(t, p, dt, target))
+    return sorted(every, key=lambda t: estimate(t, p, dt, target))
 
 
 def rows_at_once(c: Problem, dt: dtype, target: Target) -> int:
@@ -65,7 +71,7 @@ def rows_at_once(c: Problem, dt: dtype, target: Target) -> int:
     found = [t for t in fitting(c, dt) if c.rows % t[0] == 0]
     if not found:
         return 0
-    return _best(c, dt, target, found).m
+    return _ordered(c, dt, target, found)[0].m
 
 
 def can_end_in(c: Problem, k: Kernel, slot: Any) -> bool:
