@@ -13,7 +13,7 @@ from ..device import CPU, device
 from ..dtypes import bool_, dtype
 from .node import Value
 from .optable import OPS
-from .recorder import apply, scalar_buffer
+from .recorder import apply, scalar_buffer, state
 
 Operand = Any  # Value or Python number
 
@@ -97,7 +97,15 @@ def where(c: Value, a: Operand, b: Operand) -> Value:
 
 def cast(x: Value, dt: dtype) -> Value:
     """Convert the dtype; no node when it is the same already."""
-    return x if x.aval.dtype is dt else apply(OPS["cast"], (x,), (dt,))
+    if x.aval.dtype is dt:
+        return x
+    if dt.category < 2 and x.gfn is not None and state.grad:  # integers carry no gradient
+        state.grad = False
+        try:
+            return apply(OPS["cast"], (x,), (dt,))
+        finally:
+            state.grad = True
+    return apply(OPS["cast"], (x,), (dt,))
 
 
 def to_device(x: Value, dev: device) -> Value:

@@ -12,7 +12,7 @@ from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import float_value, norm_dim, val, write
+from ._common import float_value, norm_dim, numpy_names, val, write
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -269,11 +269,13 @@ def _softmax_like(name: str, public: str, input: Tensor, dim: Any, stacklevel: A
     return wrap(apply(OPS[name], (x,), (norm_dim(dim, x.aval.ndim),)))
 
 
+@numpy_names
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """``exp(x) / sum(exp(x))`` along ``dim``; ``dtype`` is converted to first."""
     return _softmax_like("softmax", "softmax", input, dim, _stacklevel, dtype)
 
 
+@numpy_names
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None) -> Tensor:
     """``log(softmax(x))`` along ``dim``."""
     return _softmax_like("log_softmax", "log_softmax", input, dim, _stacklevel, dtype)

@@ -7,11 +7,12 @@ from typing import Any
 from ..errors import ArgumentTypeError, AutogradError, DimError, ShapeError
 from ..ir import build as P
 from ..tensor import Tensor
-from ._common import norm_dim, result_dtype, to_out, val
+from ._common import norm_dim, numpy_names, result_dtype, to_out, val
 from .convert import fresh
 from .shape import reshape, squeeze, unsqueeze
 
 
+@numpy_names
 def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
     """Join along an existing dimension; legacy empty 1-D tensors are skipped."""
     if not isinstance(tensors, (list, tuple)):
@@ -31,6 +32,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -
 concat = concatenate = cat
 
 
+@numpy_names
 def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -> Tensor:
     """Join along a new dimension."""
     vs = [val(x, "tensors") for x in tensors]
@@ -123,6 +125,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     return squeeze(part, d)
 
 
+@numpy_names
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Chunks of the given size(s) along ``dim`` (views)."""
     d = norm_dim(dim, tensor.ndim)
@@ -148,6 +151,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
     return split(input, list(split_sizes), dim)
 
 
+@numpy_names
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` pieces of equal size, the last possibly smaller."""
     if chunks <= 0:
@@ -159,6 +163,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-n // chunks), d)
 
 
+@numpy_names
 def tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, *, indices: Any = None,
                  sections: Any = None) -> tuple[Tensor, ...]:
     """Split into n nearly equal parts, or at indices."""
@@ -191,6 +196,7 @@ def dsplit(input: Tensor, sections: Any) -> tuple[Tensor, ...]:
     return tensor_split(input, sections, 2)
 
 
+@numpy_names
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All slices along ``dim``, each without it (views)."""
     d = norm_dim(dim, input.ndim)

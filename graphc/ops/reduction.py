@@ -283,7 +283,8 @@ def logsumexp(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Ten
         m = P.where(P.isinf(m), P.zeros_like(m), m)
     finally:
         state.grad = grad
-    s = P.add(P.log(P.reduce("add", P.exp(P.sub(v, m)), axes, True)), m)
+    s = P.log(P.reduce("add", P.exp(P.sub(v, m)), axes, True))
+    s = P.add(s, P.cast(m, s.aval.dtype))  # under autocast exp and log are wider than m
     if not keepdim:
         s = P.reshape(s, tuple([d for i, d in enumerate(v.aval.shape) if i not in axes]))
     return to_out(out, s)

@@ -10,7 +10,7 @@ from ..ir import build as P
 from ..ir.recorder import state as recording
 from ..tensor import Size, Tensor, wrap
 from ..views import private_alias, reshape_strides
-from ._common import norm_dim, norm_dims, shape_arg, val
+from ._common import norm_dim, norm_dims, numpy_names, shape_arg, val
 from .convert import fresh
 
 
@@ -163,6 +163,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 moveaxis = movedim
 
 
+@numpy_names
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Drop dimensions of size 1."""
     sh = tuple(input.shape)
@@ -170,6 +171,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     return input._view("reshape", (tuple([d for i, d in enumerate(sh) if not (i in which and d == 1)]),))
 
 
+@numpy_names
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Insert a dimension of size 1."""
     d = norm_dim(dim, input.ndim + 1)
@@ -239,8 +241,13 @@ def tile(input: Tensor, *dims: Any) -> Tensor:
     return repeat(input, (1,) * (input.ndim - len(reps)) + reps)
 
 
-def repeat_interleave(input: Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
-    """Repeat each element ``repeats`` times (an int, or a tensor of counts, which is read on the host)."""
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
+    """Repeat each element ``repeats`` times (an int, or a tensor of counts, which is read on the host). With
+    ``input`` alone, that is the counts: each index as often as its count says."""
+    if repeats is None:
+        from .creation import arange
+
+        return repeat_interleave(arange(input.shape[0], device=input.device), input, 0)
     if dim is None:
         input, dim = reshape(input, (-1,)), 0
     d = norm_dim(dim, input.ndim)

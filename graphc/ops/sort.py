@@ -12,7 +12,7 @@ from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
-from ._common import binary_values, norm_dim, number, to_out, val
+from ._common import binary_values, norm_dim, number, numpy_names, to_out, val
 
 sort_result: Any = namedtuple("sort", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
 topk_result: Any = namedtuple("topk", ["values", "indices"])  # type: ignore[name-match]
@@ -48,6 +48,7 @@ def _drop(v: Value, d: int) -> Value:
 
 
 # ----------------------------------------------------------------------------------------------------------------- sort
+@numpy_names
 def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None) -> Any:
     """(values, indices) along ``dim``; NaN is largest. Always stable."""
     v = val(input)
@@ -56,6 +57,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
     return _pair(sort_result, s, i, out)
 
 
+@numpy_names
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """Indices that sort along ``dim``."""
     return sort(input, dim, descending)[1]
@@ -66,6 +68,7 @@ def msort(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     return to_out(out, sort(input, 0)[0]._v)
 
 
+@numpy_names
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *, out: Any = None) -> Any:
     """The ``k`` largest (or smallest) along ``dim`` in order, and their indices; of equals the first."""
     v = val(input)
@@ -94,6 +97,7 @@ def _not_empty(name: str, v: Value, d: int) -> None:
         raise DimError(f"{name}(): Expected reduction dim {d} to have non-zero size.")
 
 
+@numpy_names
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """The ``k``-th smallest along ``dim`` (k from 1) and its index."""
     v = val(input)
@@ -105,6 +109,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False, *, out
     return _pair(kthvalue_result, *_nth(*_sorted(v, d, False), d, k - 1, keepdim), out)
 
 
+@numpy_names
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """Lower median (NaN if any): a scalar, or (values, indices) along ``dim``."""
     v = val(input)
@@ -131,6 +136,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out:
     return _pair(median_result, *((s, i) if keepdim else (_drop(s, d), _drop(i, d))), out)
 
 
+@numpy_names
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """Lower median of the elements that are not NaN (NaN if there are none)."""
     v = val(input)
@@ -151,6 +157,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False, *, o
     return wrap(s) if dim is None else _pair(nanmedian_result, s, i, out)
 
 
+@numpy_names
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """The smallest of the most frequent values along ``dim`` and its last index.
 

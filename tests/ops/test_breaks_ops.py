@@ -54,6 +54,15 @@ torch.zeros(2).masked_fill(torch.tensor([True, False]), 1j)
 np.sin(x.detach())
 np.add(i, 1)
 np.isnan(x.detach())
+torch.cat((x, x), axis=1)
+torch.stack((x, x), axis=-1)
+x.softmax(axis=0)
+x.sort(axis=0)
+x.unsqueeze(axis=0)
+x.to(torch.int32)
+x.long().float()
+x.bool()
+torch.repeat_interleave(torch.tensor([2, 0, 3]))
 """.strip().splitlines()
 
 PROGRAMS = """
@@ -137,3 +146,17 @@ def test_views_of_a_shared_array_are_not_snapshots() -> None:
 def test_a_write_through_overlapping_strides_is_refused() -> None:
     with pytest.raises(RuntimeError, match="single memory location"):
         graphc.zeros(4).as_strided((2, 2), (1, 1)).add_(1)
+
+
+def test_autocast_logsumexp() -> None:
+    with graphc.autocast("cpu", dtype=graphc.bfloat16):
+        assert graphc.logsumexp(graphc.zeros(2, 4, dtype=graphc.bfloat16), -1).tolist() == pytest.approx([np.log(4)] * 2, rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 5), (0, 2, 5, 4), (0, 2, 5, 4, 3)])
+def test_convolution_of_an_empty_batch(shape: tuple[int, ...]) -> None:
+    n = len(shape) - 2
+    m = getattr(graphc.nn, f"Conv{n}d")(2, 3, 2)
+    y = m(graphc.zeros(*shape))
+    y.sum().backward()
+    assert y.shape == (0, 3, *[d - 1 for d in shape[2:]]) and not m.weight.grad.any()

@@ -136,8 +136,8 @@ def _conv_np(attrs: Any, x: np.ndarray, w: np.ndarray) -> Any:
     p = _patches(x, k, attrs)  # N, C, *out, *k
     out = p.shape[2:2 + n]
     cols = p.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n)).reshape(
-        x.shape[0] * math.prod(out), groups, -1)  # rows, groups, C/g*k
-    wm = w.reshape(groups, w.shape[0] // groups, -1)
+        x.shape[0] * math.prod(out), groups, x.shape[1] // groups * math.prod(k))  # rows, groups, C/g*k
+    wm = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
     y = np.matmul(cols.transpose(1, 0, 2), wm.transpose(0, 2, 1))  # groups, rows, O/g
     y = y.transpose(1, 0, 2).reshape(x.shape[0], *out, w.shape[0])
     return np.moveaxis(y, -1, 1).astype(dt, copy=False)
@@ -167,8 +167,8 @@ def _input_grad_np(attrs: Any, g: np.ndarray, w: np.ndarray) -> Any:
     g, w = _wide(g, w)
     n = len(spatial)
     k, out = w.shape[2:], g.shape[2:]
-    gm = np.moveaxis(g, 1, -1).reshape(-1, groups, g.shape[1] // groups).transpose(1, 0, 2)
-    wm = w.reshape(groups, w.shape[0] // groups, -1)
+    gm = np.moveaxis(g, 1, -1).reshape(g.shape[0] * math.prod(out), groups, g.shape[1] // groups).transpose(1, 0, 2)
+    wm = w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
     cols = np.matmul(gm, wm)  # groups, rows, C/g*k
     cg = w.shape[1]
     cols = cols.reshape(groups, g.shape[0], *out, cg, *k)
@@ -190,8 +190,9 @@ def _weight_grad_np(attrs: Any, x: np.ndarray, g: np.ndarray) -> Any:
     x, g = _wide(x, g)
     p = _patches(x, k, attrs)[(slice(None), slice(None)) + tuple([slice(0, m) for m in g.shape[2:]])]
     rows = x.shape[0] * math.prod(g.shape[2:])
-    cols = p.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n)).reshape(rows, groups, -1)
-    gm = np.moveaxis(g, 1, -1).reshape(rows, groups, -1)
+    cols = p.transpose(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n)).reshape(
+        rows, groups, x.shape[1] // groups * math.prod(k))
+    gm = np.moveaxis(g, 1, -1).reshape(rows, groups, g.shape[1] // groups)
     w = np.matmul(gm.transpose(1, 2, 0), cols.transpose(1, 0, 2))  # groups, O/g, C/g*k
     return w.reshape(g.shape[1], x.shape[1] // groups, *k).astype(dt, copy=False)
 
