@@ -64,6 +64,19 @@ def batched(g: Grower) -> None:
     g.emit("contract", (a, b), (lead, lead, (i,), (j,)), fits(Exact(e.top * sa[i], e.bits), dt) if e is not None else None)
 
 
+def linear(g: Grower) -> None:
+    """All rows of a stack times one matrix: its first."""
+    a = g.of(lambda v: len(g.shape(v)) >= 3 and g.dt(v).is_floating_point)
+    if a is None or g.magnitude(a) > 1e4:
+        return
+    sa, n, dt, e = g.shape(a), len(g.shape(a)), g.dt(a), g.exact[a]
+    one = g.emit("slice", (a,), ((0,) * n, (*[1] * (n - 2), *sa[-2:]), (1,) * n), e)
+    matrix = g.emit("reshape", (one,), (sa[-2:],), e)
+    if math.prod(sa[:-1]) * sa[-2] <= programs.LIMIT:
+        total = fits(Exact(e.top ** 2 * sa[-1], 2 * e.bits), dt) if e is not None and e.top < math.inf else None
+        g.emit("contract", (a, matrix), ((), (), (n - 1,), (1,)), total)
+
+
 def scan(g: Grower) -> None:
     """A running sum or extreme along an axis."""
     s = g.of(lambda v: len(g.shape(v)) > 0 and g.dt(v) is not bool_)
@@ -131,8 +144,8 @@ def put(g: Grower) -> None:
 
 
 LIBRARY_STEPS = (*STEPS, (contract, 2.0), (scan, 1.0), (sort, .7), (put, .8))
-STACKS = ((6, 17, 9), (4, 3, 9, 8), (2, 2, 33, 4), (12, 5, 20), (3, 16, 16), (2, 5, 7, 7))
-STACK_STEPS = ((batched, 4.0), *[(step, w) for step, w in STEPS if step.__name__ not in ("arg", "indexing", "iota")])
+STACKS = ((6, 17, 9), (4, 3, 9, 8), (2, 2, 33, 4), (12, 5, 20), (3, 16, 16), (2, 5, 7, 7), (33, 5, 24), (3, 24, 10), (2, 2, 32, 8))
+STACK_STEPS = ((batched, 4.0), (linear, 1.0), *[(step, w) for step, w in STEPS if step.__name__ not in ("arg", "indexing", "iota")])
 
 
 def stacks(seed: int) -> Program:

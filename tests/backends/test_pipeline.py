@@ -323,6 +323,8 @@ def test_random_programs(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(start, start + 20):
         p = stacks(seed)
         monkeypatch.setattr(memory, "last_level_cache", lambda size=seed % 2 << 25: size)
+        monkeypatch.setattr(pipeline, "SMALL", (1 << 20, 1024, 256)[seed % 3])
+        monkeypatch.setattr(pipeline, "BLOCK", (1 << 19, 1024, 256)[seed % 3])
         count += len(same_either_way(run_passes(p.graph), harness.bindings_of(p.graph, p.arrays), monkeypatch))
     assert count > 5
 

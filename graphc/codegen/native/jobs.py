@@ -85,6 +85,11 @@ class Job:
         """Short form."""
         return self.symbol.rsplit("_", 1)[0]
 
+    @property
+    def code(self) -> Hashable:
+        """Equal for jobs that run the same code."""
+        return self.symbol
+
     def parts(self) -> list[Job]:
         """The jobs it is made of, and itself."""
         return [self]

@@ -14,7 +14,7 @@ value with a member, both touch slice b of it in their slice b only, and no path
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +57,10 @@ class Pipeline(Job):
     @property
     def name(self) -> str:
         return f"pipeline_{'_'.join(_names(self.jobs[self.once:]))}"
+
+    @property
+    def code(self) -> Hashable:
+        return tuple([j.symbol for j in self.jobs])
 
     @property
     def label(self) -> str:
@@ -373,7 +377,8 @@ class Pipelines:
             return None
         forms = [job, *[f for x in shared if (f := reordered(job, x, n, self.bits)) is not None]]
         parts, rest = divmod(n, max(1, job.matrices))
-        if job.by_rows is not None and job.matrices > 1 and parts > 1 and not rest and job.row_tiles and not job.row_tiles % parts:
+        even = job.matrices > 1 and parts > 1 and not rest and job.row_tiles and not job.row_tiles % parts
+        if job.by_rows is not None and even:
             forms.append(job.by_rows(parts))
         for form in forms:
             touched = self.touched(form, n)

@@ -508,8 +508,8 @@ class Program:
             for s in wave:
                 if not isinstance(s, Job):
                     out.append(s.label)
-                elif s.label not in seen and (isinstance(s, Pipeline) or s.symbol not in seen):
-                    seen |= {s.label, s.symbol}
+                elif s.code not in seen:
+                    seen.add(s.code)
                     out.append(s.name)
         return out
 
