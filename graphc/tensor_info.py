@@ -38,6 +38,8 @@ class Size(tuple):
 
 def norm_dim(d: Any, ndim: int) -> int:
     """A dimension counted from the front. Zero-dim tensors accept 0 and -1. Raises IndexError when out of range."""
+    if d.__class__ is int and 0 <= d < ndim:
+        return d  # type: ignore[no-any-return]
     n = max(ndim, 1)
     if not isinstance(d, int):
         if not hasattr(d, "__index__"):

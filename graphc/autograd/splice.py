@@ -66,6 +66,16 @@ class Point:
                                             tuple([(number[leaf], v.aval, v.slot) for leaf, v in sums.items()]))
 
 
+class _Roots:
+    """What a walk starts from, as a gradient node."""
+
+    __slots__ = ("edges", "home")
+    node, released = None, False
+
+    def __init__(self, edges: Sequence[Any], home: Any):
+        self.edges, self.home = edges, home
+
+
 def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | None:
     """The signature of a backward pass that does nothing but record; None for any other."""
     region = state.region
@@ -74,39 +84,32 @@ def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | No
     token = region.token
     number: dict[Any, Any] = {}
     known = number.get
-    order: list[GradNode] = []
+    order: list[Any] = [_Roots(roots, token)]
     leaves: list[AccumulateGrad] = []
-    signature: list[Any] = [keep]
+    signature: list[Any] = [keep, *[v.slot for v in cots]]
     add = signature.append
     for v in cots:
         if v.region is not region:
             return None
-        add(v.slot)
-    edges: Any = roots
-    at = 0
-    while True:
-        for e in edges:
-            n = known(e)
-            if n is None and e is not None:
-                if e.__class__ is AccumulateGrad:
-                    n = number[e] = ~len(leaves)
-                    leaves.append(e)
-                elif e.__class__ is GradNode:
-                    n = number[e] = len(order)
-                    order.append(e)
-                else:  # one of several outputs
-                    n = known(e.gn)
-                    if n is None:
-                        n = number[e.gn] = len(order)
-                        order.append(e.gn)
-                    n = number[e] = n, e.index
-            add(n)
-        if at == len(order):
-            break
-        gn = order[at]
-        at += 1
+    for gn in order:  # grows while it is walked
         edges = gn.edges
         if gn.home is not token or edges is None:
             return None
         add(gn.node)
+        for e in edges:
+            n = known(e)
+            if n is None and e is not None:
+                if e.__class__ is GradNode:
+                    number[e] = n = len(order)
+                    order.append(e)
+                elif e.__class__ is AccumulateGrad:
+                    number[e] = n = ~len(leaves)
+                    leaves.append(e)
+                else:  # one of several outputs
+                    n = known(e.gn)
+                    if n is None:
+                        number[e.gn] = n = len(order)
+                        order.append(e.gn)
+                    number[e] = n = n, e.index
+            add(n)
     return Point(region, tuple(signature), order, leaves)

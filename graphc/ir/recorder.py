@@ -17,6 +17,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from .. import config
@@ -44,6 +45,7 @@ from .region import CASTS, LEAF, SCALAR, Region, _Trie, region_graph, scalar_ava
 from .tape import GradNode, OutputEdge, alias_value
 
 _ref = weakref.ref
+_region, _slot, _aval = attrgetter("region"), attrgetter("slot"), attrgetter("aval")
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
 _WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
 _SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
@@ -111,7 +113,9 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
     without gradients; returns columns of results. What was recorded at this point of the program before is recorded again as
     one block: an optimizer's step over its parameters."""
     reg = state.region
-    slots = [v.slot if v.region is reg else _bind(reg, v) for column in columns for v in column]
+    slots: list[int] = []
+    for column in columns:
+        slots += _column_slots(reg, column)
     distinct = {id(m): m for m in more}.values()
     for values in distinct:
         slots += [v.slot if v.region is reg else _bind(reg, v) for v in values]
@@ -135,6 +139,33 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
     results = [[Value(av, reg, slot) for av, slot in column] for column in known]
     reg.live += map(_ref, chain.from_iterable(zip(*results)))  # in the order they were first recorded in
     return results
+
+
+def _column_slots(reg: Region, column: Sequence[Value]) -> list[int]:
+    """Slots of values, most often all results of this region or all evaluated: told without a step of Python for each. Leaves
+    that entered together at this point of the program before enter as one block."""
+    regions = {*map(_region, column)}
+    if regions == {reg}:
+        return [*map(_slot, column)]
+    if regions == {None} and {*map(type, column)} == {Value}:
+        found = [*map(reg.leaf_slots.get, column)]
+        if None not in found:
+            return found  # type: ignore[return-value]
+        if found.count(None) == len(found) == len({*map(id, column)}):
+            start, key = reg.cursor, (LEAF, *map(_aval, column))
+            block = start.blocks.get(key) if start.blocks is not None else None
+            if block is None:
+                block = [_bind(reg, v) for v in column], reg.cursor
+                if start.op is not None:
+                    if start.blocks is None or len(start.blocks) >= 8:
+                        start.blocks = {}
+                    start.blocks[key] = block
+                return block[0]
+            reg.cursor = block[1]
+            reg.bindings += column
+            reg.leaf_slots.update(zip(column, block[0]))
+            return block[0]
+    return [v.slot if v.region is reg else _bind(reg, v) for v in column]
 
 
 def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:

@@ -19,6 +19,7 @@ from ..ir.tape import AccumulateGrad
 from ..tensor import Tensor, wrap
 from ..tensor_info import norm_dim as norm_dim
 
+_INT = {int}
 NUMBERS = (bool, int, float, complex, np.number, np.bool_)
 
 
@@ -55,6 +56,8 @@ def shape_arg(args: Sequence[Any]) -> tuple[int, ...]:
     """Sizes given as ``f(2, 3)`` or ``f((2, 3))``."""
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = args[0]
+    if {*map(type, args)} == _INT:
+        return tuple(args)
     out = []
     for a in args:
         if isinstance(a, (bool, float)) or not hasattr(a, "__index__"):

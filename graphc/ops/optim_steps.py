@@ -7,7 +7,8 @@ Tensors, or Values. An optimizer with many parameters makes the slots once per g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 from ..dtypes import dtype, float32, float64
@@ -66,24 +67,38 @@ def _update(op: str, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor
             attrs: Any) -> list[list[Value]]:
     """Step op ``op`` on all parameters (``columns[0]``) with their state (the other columns), written in place; all results,
     in columns."""
-    old = [[t._v if t._alias is None else t._read() for t in column] for column in columns]
-    results = apply_each(OPS[op], (old[0], [g._v if g._alias is None else g._read() for g in grads], *old[1:]), hypers, attrs)
-    region = state.region
-    log, at = partial(list.append, region.writes), region.slots
+    old = [_values(column) for column in columns]
+    results = apply_each(OPS[op], (old[0], _values(grads), *old[1:]), hypers, attrs)
     before, state.grad = state.grad, False
     try:
         for tensors, olds, news in zip(columns, old, results):
-            for t, v, new in zip(tensors, olds, news):
-                new.gfn = v.gfn  # what is written in place stays the leaf it was
-                if t._alias is None and v.__class__ is Value:  # what _write() comes to then
-                    if v.region is not region:
-                        log((t, v, at))
-                    t._v = new
-                else:
-                    t._write(new)
+            if any(map(_gfn, olds)):
+                for v, new in zip(olds, news):
+                    new.gfn = v.gfn  # what is written in place stays the leaf it was
+            _write(tensors, olds, news)
     finally:
         state.grad = before
     return results
+
+
+_value, _alias, _gfn, _region = attrgetter("_v"), attrgetter("_alias"), attrgetter("gfn"), attrgetter("region")
+
+
+def _values(tensors: Sequence[Tensor]) -> list[Value]:
+    """What the tensors hold now."""
+    return [t._read() for t in tensors] if any(map(_alias, tensors)) else [*map(_value, tensors)]
+
+
+def _write(tensors: Sequence[Tensor], olds: Sequence[Value], news: Sequence[Value]) -> None:
+    """Every tensor's ``_write``, in columns where that comes to a log entry and a new value."""
+    region = state.region
+    if any(map(_alias, tensors)) or {*map(type, olds)} != {Value} or region in {*map(_region, olds)}:
+        for t, new in zip(tensors, news):
+            t._write(new)
+        return
+    list.extend(region.writes, zip(tensors, olds, repeat(region.slots)))
+    for t, new in zip(tensors, news):
+        t._v = new
 
 
 def sgd_apply(params: Sequence[Tensor], grads: Sequence[Tensor], bufs: Sequence[Tensor | None], hypers: Sequence[Hyper], *,
