@@ -27,6 +27,8 @@ CASES = {
     "dilated": ((1, 3, 12, 11), (4, 3, 3, 3), ((1, 2), (2, 1), (2, 1), (2, 3), 1)),
     "groups": ((2, 6, 6, 6), (9, 2, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 3)),
     "depthwise": ((2, 5, 6, 7), (5, 1, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 5)),
+    "depthwise_strided": ((2, 8, 9, 8), (8, 1, 3, 3), ((2, 2), (1, 1), (1, 1), (1, 1), 8)),
+    "depthwise_dilated": ((1, 6, 11, 10), (6, 1, 3, 2), ((2, 1), (2, 0), (1, 2), (2, 3), 6)),
     "one_by_one": ((2, 17, 5, 6), (20, 17, 1, 1), ((1, 1), (0, 0), (0, 0), (1, 1), 1)),
     "deep": ((1, 32, 6, 6), (32, 32, 3, 3), ((1, 1), (1, 1), (1, 1), (1, 1), 1)),
     "stem": ((1, 3, 13, 14), (8, 3, 7, 7), ((2, 2), (3, 3), (3, 3), (1, 1), 1)),
@@ -73,6 +75,7 @@ def test_dtypes(dt, interpreter) -> None:
     three(interpreter, "strided", dt)
     three(interpreter, "deep", dt)
     three(interpreter, "strided_one_by_one", dt)
+    three(interpreter, "depthwise_strided", dt)
 
 
 def test_weight_gradient_in_parts(interpreter, monkeypatch) -> None:

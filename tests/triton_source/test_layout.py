@@ -138,6 +138,19 @@ def test_layouts_are_chosen_by_neighbours() -> None:
     assert not any(producer[s].op is OPS["permute"] for s in graph.outputs)
 
 
+def test_pooling_stays_channels_last() -> None:
+    """Maxima and the positions the backward pass needs have channels last."""
+    graph = channels_last(workload("lenet"))
+    pooled = [n.avals[0].shape for n in graph.nodes if n.op in (OPS["argreduce"], OPS["reduce"]) and n.avals[0].ndim == 4]
+    assert len(pooled) == 4 and all(s in ((64, 14, 14, 6), (64, 5, 5, 16)) for s in pooled)
+
+
+def test_depthwise_convolutions_are_loop_code() -> None:
+    """One channel a group: no product is padded to the width of a tensor core."""
+    labels = [x.label for x in launches(lower_plan(step_of("odd")[0]))]
+    assert sum(x.startswith("conv") for x in labels) == 5 and any("mul_reduce" in x for x in labels)
+
+
 def test_a_program_without_convolutions_is_left_alone() -> None:
     graph = workload("mlp")
     assert channels_last(graph) is graph and in_runs(graph, H100) is graph

@@ -20,6 +20,7 @@ from ...ir.node import Aval, Graph, GraphBuilder, Node, aval
 from ...ir.optable import OPS, Prim
 from ...ir.passes.cse import merge_common
 from ...ir.passes.dce import dce
+from .depthwise import Depthwise, is_depthwise
 
 
 def last_of(n: int) -> tuple[int, ...]:
@@ -75,6 +76,15 @@ def _is_pointwise(node: Node) -> bool:
     return node.op is not None and node.op.kind == "pointwise" and len(node.avals) == 1
 
 
+def _is_reduction(node: Node) -> bool:
+    return node.op is OPS["reduce"] or node.op is OPS["argreduce"]
+
+
+def _axes(node: Node) -> tuple[int, ...]:
+    """The axes a reduction takes away."""
+    return tuple(node.attrs[1]) if node.op is OPS["reduce"] else (node.attrs[1],)
+
+
 class _Rewriter:
     """State of the sweep."""
 
@@ -127,8 +137,8 @@ class _Rewriter:
         return {s for s in parent if score.get(find(s), 0) >= 0 and find(s) in score}
 
     def pools(self, node: Node) -> bool:
-        """Whether a reduction gives an image."""
-        return node.op is OPS["reduce"] and node.avals[0].ndim == node.in_avals[0].ndim - len(node.attrs[1]) >= 3
+        """Whether a reduction (or the position of an extreme) gives an image."""
+        return _is_reduction(node) and node.avals[0].ndim == node.in_avals[0].ndim - len(_axes(node)) >= 3
 
     # ----------------------------------------------------------------------------------------------------------- forms
     def ordinary(self, s: int) -> int:
@@ -165,13 +175,14 @@ class _Rewriter:
             if _is_conv(node):
                 rank = node.avals[0].ndim
                 ins = tuple([self.channels(s, rank) for s in node.ins])
-                self.keep_last(node, self.b.emit(ROWS[node.op.name], ins, node.attrs, node.loc))  # type: ignore[union-attr]
+                self.keep_last(node, Depthwise(self.b, node).build(*ins) if is_depthwise(node) else
+                               self.b.emit(ROWS[node.op.name], ins, node.attrs, node.loc))  # type: ignore[union-attr]
                 if node.op is OPS["conv_weight_grad"]:
                     self.weight_gradient(node)
             elif node.slot in self.chosen:
                 ins = tuple([self.channels(s, node.avals[0].ndim) for s in node.ins])
                 self.keep_last(node, self.b.emit(node.op, ins, node.attrs, node.loc))  # type: ignore[arg-type]
-            elif node.op is OPS["reduce"] and self.reduce(node):
+            elif _is_reduction(node) and self.reduce(node):
                 pass
             else:
                 self.copy(node)
@@ -198,10 +209,10 @@ class _Rewriter:
 
     def reduce(self, node: Node) -> bool:
         """A reduction of a channels-last value over its axes there, or one that gives an image (pooling) in that order."""
-        s, (kind, axes) = node.ins[0], node.attrs
+        s, kind, axes = node.ins[0], node.attrs[0], _axes(node)
         n = self.avals[s].ndim
         kept = [d for d in range(n) if d not in axes]
-        if s in self.last and s in self.moved:
+        if s in self.last and s in self.moved and node.op is OPS["reduce"]:
             perm = last_of(n)
             x = self.b.emit(OPS["reduce"], (self.last[s],), (kind, tuple(sorted(perm.index(a) for a in axes))), node.loc)
             now = [d for d in perm if d in kept]
@@ -212,7 +223,8 @@ class _Rewriter:
         if s in self.moved and self.pools(node):
             order = (*[kept[d] for d in last_of(len(kept))], *axes)
             x = self.b.emit(OPS["permute"], (self.ordinary(s),), (order,), node.loc)
-            self.keep_last(node, self.b.emit(OPS["reduce"], (x,), (kind, tuple(range(len(kept), n))), node.loc))
+            at = tuple(range(len(kept), n)) if node.op is OPS["reduce"] else n - 1
+            self.keep_last(node, self.b.emit(node.op, (x,), (kind, at), node.loc))  # type: ignore[arg-type]
             return True
         return False
 
