@@ -329,6 +329,43 @@ def test_random_programs(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count > 5
 
 
+def random_attention(r: np.random.Generator, b: int, tq: int, tk: int) -> Callable[..., Any]:
+    """Biases of several shapes on the scores, weights used once or more, sums over keys or over queries."""
+    def maybe(p: float) -> bool:
+        return bool(r.random() < p)
+
+    def fn(q: Any, k: Any, v: Any, bias: Any, per_key: Any, per_query: Any) -> Any:
+        s = P.matmul(q, P.permute(k, (0, 2, 1)))
+        s = P.add(s, bias) if maybe(.4) else s
+        s = P.mul(s, P.expand(P.reshape(per_key, (b, 1, tk)), (b, tq, tk))) if maybe(.4) else s
+        s = P.add(s, P.expand(P.reshape(per_query, (b, tq, 1)), (b, tq, tk))) if maybe(.4) else s
+        p = softmax(s) if maybe(.7) else P.exp(P.tanh(s))
+        p = P.add(p, P.mul(s, P.full((), 0.5, s.aval.dtype, CPU))) if maybe(.3) else p
+        y = P.matmul(p, v)
+        more = [lambda: P.matmul(P.permute(p, (0, 2, 1)), q), lambda: P.reduce("add", P.mul(p, s), (2,)), lambda: p,
+                lambda: P.permute(P.mul(y, q), (1, 0, 2)), lambda: P.matmul(P.matmul(y, P.permute(q, (0, 2, 1))), q)]
+        return (y, *[make() for make in more if maybe(.25)])
+
+    return fn
+
+
+@pytest.mark.parametrize("start", range(0, 40, 20))
+def test_random_attention(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of whole matrices and of parts of their rows."""
+    by_rows = 0
+    for seed in range(start, start + 20):
+        r = np.random.default_rng(seed)
+        b, tq, tk, d = (int(r.choice(x)) for x in ([2, 3, 4, 6], [16, 24, 32, 64, 128], [8, 16, 20, 33, 64], [4, 8, 16, 20]))
+        for name in ("SMALL", "BLOCK"):
+            monkeypatch.setattr(pipeline, name, (256, 2048, 8192)[seed % 3])
+        shapes = [(b, tq, d), (b, tk, d), (b, tk, d), (tq, tk), (b, tk), (b, tq)]
+        graph = graph_of(random_attention(r, b, tq, tk), shapes, (dtypes.float32, dtypes.float64)[seed % 2])
+        made = same_either_way(graph, arrays_of(graph, shapes, (dtypes.float32, dtypes.float64)[seed % 2]), monkeypatch)
+        assert made, seed
+        by_rows += sum(p.slices > b for p in made)
+    assert by_rows > 1
+
+
 # --------------------------------------------------------------------------------------------------------------- slices
 def test_slices_against_enumeration() -> None:
     """Which keys are touched slice by slice: compared with listing every element every slice touches."""
