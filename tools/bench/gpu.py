@@ -220,6 +220,9 @@ def run_case(case: Case, systems: list[str], args: argparse.Namespace, device: s
             rows[system] = {"status": f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         finally:
             step = got = None  # type: ignore[assignment]
+            module = sys.modules.get(system.split("_")[0])
+            if device == "cuda" and system != "jax" and module is not None:
+                module.cuda.empty_cache()  # the next system finds the memory free
     return rows
 
 
