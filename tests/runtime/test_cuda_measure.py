@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "triton_source")
 from graphc.codegen.triton import autotune
 from graphc.codegen.triton.compiler import Target
 from graphc.dtypes import bfloat16
+from graphc.errors import GraphcError
 from graphc.runtime.cuda import device as D
 from graphc.runtime.cuda import driver, measure
 from graphc.runtime.cuda.program import Program, target_of
@@ -65,7 +66,8 @@ def test_times_come_from_the_devices_clock(machine) -> None:
     p = dense((), 256, 256, 128)
     printed = print_product(p, bfloat16, ("a", "b", "c"), Target("cuda", 90))
     bench = measure.Bench(D.get(), m.compile, flush=1 << 12)
-    seconds = bench(printed, {"a": 2 * 256 * 128, "b": 2 * 256 * 128, "c": 2 * 256 * 256})
+    memory = autotune.Memory({"a": 2 * 256 * 128, "b": 2 * 256 * 128, "c": 2 * 256 * 256})
+    seconds = bench(printed, memory)
     assert 3e-3 <= seconds <= 4.1e-3 and len(m.seen) == 1 + measure.RUNS
     a, b, c = m.seen[0][:3]
     for raw in (a, b, c):
@@ -82,7 +84,49 @@ def test_long_runs_are_repeated_less(machine) -> None:
     m = machine(lambda p: 100.0)
     bench = measure.Bench(D.get(), m.compile, flush=0)
     printed = print_product(dense((), 64, 64, 64), bfloat16, ("a", "b", "c"), Target("cuda", 90))
-    assert bench(printed, {"a": 8192, "b": 8192, "c": 8192}) == pytest.approx(0.1, rel=0.1) and len(m.seen) == 4
+    assert bench(printed, autotune.Memory({"a": 8192, "b": 8192, "c": 8192})) == pytest.approx(0.1, rel=0.1) and len(m.seen) == 4
+
+
+def test_a_candidate_that_computes_something_else_is_refused(machine) -> None:
+    """Results are compared with the first candidate's; parts of sums are nobody's results, rounding is no difference."""
+    from test_matmul import dense
+
+    from graphc.codegen.triton.matmul import Tile, print_product
+
+    p, target = dense((), 64, 64, 512), Target("cuda", 90)
+    wrong: list = []
+
+    def rule(printed):
+        return 1.0
+
+    m = machine(rule)
+    plain = m.kernel
+
+    def kernel(printed):
+        run = plain(printed)
+
+        def write(fake, grid, block, *args):
+            run(fake, grid, block, *args)
+            for value, a in zip(args, printed.args):
+                if a.value == "c":
+                    out = array(value, 64 * 64, np.uint16)
+                    out[:] = np.full(64 * 64, 3.0, np.float32).view(np.uint32) >> 16
+                    if wrong:
+                        out[1000:1100] = wrong[0]
+        return write
+
+    m.kernel = kernel
+    memory = autotune.Memory({"a": 1 << 16, "b": 1 << 16, "c": 8192, "parts": 1 << 16}, frozenset(("parts",)))
+    made = [print_product(p, bfloat16, ("a", "b", "c"), target, tile=Tile(64, 64, 64, 4, 4, parts), partial="parts") for parts in (1, 2, 4)]
+    bench = measure.Bench(D.get(), m.compile, flush=0)
+    assert all(bench(x, memory) > 0 for x in made)
+    wrong.append(np.float32(3.03).view(np.uint32) >> 16)
+    assert bench(made[1], memory) > 0
+    for value in (4.0, -3.0, np.inf, np.nan):
+        wrong[0] = np.float32(value).view(np.uint32) >> 16
+        with pytest.raises(GraphcError, match="computes something else"):
+            bench(made[1], memory)
+    assert bench(made[1], autotune.Memory(dict(memory.sizes), memory.scratch)) > 0, "another choice has another first candidate"
 
 
 def test_filled_memory_of_any_size(machine) -> None:

@@ -30,8 +30,8 @@ class Clock:
     def __init__(self, rule):
         self.rule, self.asked = rule, []
 
-    def __call__(self, printed, sizes):
-        assert all(a.value in sizes or a.value == "err" for p in printed for a in p.args if a.type[0] == "*"), "memory of unknown size"
+    def __call__(self, printed, memory):
+        assert all(a.value in memory.sizes or a.value == "err" for p in printed for a in p.args if a.type[0] == "*"), "memory of unknown size"
         self.asked.append(printed)
         return self.rule(printed)
 

@@ -4,7 +4,7 @@ Whoever builds a plan for a device may put a :class:`Tuner` in force (:func:`tun
 would take the model's first choice. The tuner prints the first few candidates of the model's order, has each one measured
 and keeps the fastest. Choices are kept in the process and on disk, by the kernel's shape class, device and versions, so one
 measurement decides for good and results repeat bit for bit afterwards. A candidate that does not compile or run is left out
-without a word; if none is left, the model's choice stands.
+without a word, and so is one whose results differ from the first one's; if none is left, the model's choice stands.
 
 Sizes count by class: an eighth of a power of two up or down is the same class, as long as the choice is also usable there.
 """
@@ -16,7 +16,7 @@ import math
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...dtypes import dtype
 from ...runtime.kernel_cache import KernelCache, default_directory, enabled
@@ -33,8 +33,14 @@ TOP = 8  # candidates that are measured
 CLOSE = 1.01  # times within this factor are equal: the model's order decides
 MIN_POINTS = 1 << 16  # a loop-IR kernel over fewer points takes as long as its launch
 
-Bytes = dict[Any, int]  # memory of every key a kernel is given
-Measure = Callable[[Sequence[Printed], Bytes], float]  # seconds for kernels in their order; raises what goes wrong
+class Memory(NamedTuple):
+    """What the kernels of a choice touch: bytes by key, and the keys whose contents are no results (parts of sums)."""
+
+    sizes: dict[Any, int]
+    scratch: frozenset[Any] = frozenset()
+
+
+Measure = Callable[[Sequence[Printed], Memory], float]  # seconds for kernels in their order; raises what goes wrong
 
 
 class Tuner:
@@ -51,9 +57,9 @@ class Tuner:
         self._known: dict[str, str] = {}
         self._lock = threading.RLock()
 
-    def pick(self, key: Hashable, candidates: Sequence[Any], make: Callable[[Any], Sequence[Printed]], sizes: Bytes) -> Any:
+    def pick(self, key: Hashable, candidates: Sequence[Any], make: Callable[[Any], Sequence[Printed]], memory: Memory) -> Any:
         """One of the candidates, which stand in the model's order; ``make`` prints the kernels of one. Candidates are told
-        apart by their repr, ``sizes`` has the bytes of all memory the kernels touch."""
+        apart by their repr."""
         names = {repr(c): c for c in reversed(candidates)}
         with self._lock:
             text = repr(key)
@@ -61,7 +67,7 @@ class Tuner:
             if kept in names:
                 self._known[text] = kept
                 return names[kept]
-            best = self._fastest(candidates[:self.top], make, sizes)
+            best = self._fastest(candidates[:self.top], make, memory)
             if best is None:
                 return candidates[0]
             self._known[text] = repr(best[1])
@@ -80,7 +86,7 @@ class Tuner:
         return choice if isinstance(choice, str) else ""
 
     def _fastest(self, candidates: Sequence[Any], make: Callable[[Any], Sequence[Printed]],
-                 sizes: Bytes) -> tuple[float, Any] | None:
+                 memory: Memory) -> tuple[float, Any] | None:
         """(seconds, candidate), or None if none runs."""
         if len(candidates) == 1:
             return 0.0, candidates[0]
@@ -98,7 +104,7 @@ class Tuner:
         best: tuple[float, Any] | None = None
         for c, printed in made:
             try:
-                seconds = float(self.measure(printed, sizes))
+                seconds = float(self.measure(printed, memory))
             except Exception:
                 self.failed += 1
                 continue
@@ -180,7 +186,7 @@ def product_tile(p: Product, dt: dtype, target: Target, offsets: tuple[int, int]
         return tiles[0]
     size = dt.itemsize
     count = math.prod(p.batch) * p.m * p.n
-    sizes: Bytes = {keys[2]: count * size, partial: max(t.parts for t in tiles) * count * max(4, size)}
+    sizes: dict[Any, int] = {keys[2]: count * size, partial: max(t.parts for t in tiles) * count * max(4, size)}
     for key, offset, batch, strides, (rows, columns) in ((keys[0], offsets[0], p.batch_a, p.a, (p.m, p.k)),
                                                          (keys[1], offsets[1], p.batch_b, p.b, (p.k, p.n))):
         last = offset + sum((n - 1) * max(s, 0) for n, s in zip((*p.batch, rows, columns), (*batch, *strides)))
@@ -192,7 +198,8 @@ def product_tile(p: Product, dt: dtype, target: Target, offsets: tuple[int, int]
     def make(tile: Tile) -> list[Printed]:
         return matmul.print_product(p, dt, keys, target, offsets, epilogue, keep, tile, partial)
 
-    return tuner.pick(product_class(p, dt, target, offsets, epilogue, keep, descriptors), tiles, make, sizes)
+    return tuner.pick(product_class(p, dt, target, offsets, epilogue, keep, descriptors), tiles, make,
+                      Memory(sizes, frozenset((partial,))))
 
 
 def conv_tile(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None, keep: bool, keys: tuple[Any, Any, Any],
@@ -205,7 +212,7 @@ def conv_tile(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None, ke
         return conv.choose(c, dt, target, epilogue)
     tiles = conv.tiles(c, dt, target, epilogue)
     result = c.product.m * c.product.n * c.groups if c.kind == "conv_weight_grad_last" else c.levels[0][1] * c.rows
-    sizes: Bytes = {keys[2]: result * dt.itemsize, partial: max(t.parts for t in tiles) * result * max(4, dt.itemsize)}
+    sizes: dict[Any, int] = {keys[2]: result * dt.itemsize, partial: max(t.parts for t in tiles) * result * max(4, dt.itemsize)}
     for key, nbytes in zip(keys, operands):
         sizes[key] = max(sizes.get(key, 0), nbytes)
     if epilogue is not None:
@@ -213,7 +220,8 @@ def conv_tile(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None, ke
             sizes[b.slot] = max(sizes.get(b.slot, 0), b.size * b.dtype.itemsize)
     geometry = (c.space, c.out, c.window, c.stride, c.pad, c.dilation)
     key = ("conv", c.kind, dt.name, size_class(c.images), c.groups, c.channels, c.outputs, geometry, keep, text_class(epilogue))
-    return tuner.pick(key, tiles, lambda t: conv.print_conv(c, dt, keys, t, epilogue, keep, partial), sizes)
+    return tuner.pick(key, tiles, lambda t: conv.print_conv(c, dt, keys, t, epilogue, keep, partial),
+                      Memory(sizes, frozenset((partial,))))
 
 
 def loop_tiling(k: Kernel) -> Tiling | None:
@@ -228,7 +236,7 @@ def loop_tiling(k: Kernel) -> Tiling | None:
     accesses = [(a.buffer, [c for _, c in a.ix.terms][:8]) for a in tiling.accesses(k)]
     sizes = {b.slot: b.size * b.dtype.itemsize for b in k.buffers}
     key = ("loop", extents, text_class(k), hashlib.sha256(repr(accesses).encode()).hexdigest()[:16])
-    return tuner.pick(key, tilings, lambda t: [print_kernel(k, t)], sizes)
+    return tuner.pick(key, tilings, lambda t: [print_kernel(k, t)], Memory(sizes))
 
 
-__all__ = ["Measure", "Tuner", "conv_tile", "current", "loop_tiling", "product_tile", "tuning", "wanted", "wanting"]
+__all__ = ["Measure", "Memory", "Tuner", "conv_tile", "current", "loop_tiling", "product_tile", "tuning", "wanted", "wanting"]

@@ -1,12 +1,14 @@
 """Times of candidate kernels on a device, for ``mode="max-autotune"``.
 
 Kernels run on memory of their own with random numbers in it (products of zeros are faster than they should be), a few times
-after a first run, each time with the second-level cache overwritten before; the median counts, by the device's clock.
+after a first run, each time with the second-level cache overwritten before; the median counts, by the device's clock. After
+the first run a sample of what the kernels wrote is compared with that of the choice's first candidate.
 """
 from __future__ import annotations
 
 import statistics
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from ...codegen.triton import autotune, compiler
 from ...codegen.triton.compiler import Target
 from ...codegen.triton.printer import Printed
+from ...errors import GraphcError
 from . import buffer as buffers
 from . import device as devices
 from .buffer import DeviceBuffer
@@ -23,6 +26,8 @@ from .launch import LaunchList, Pointer, load
 
 RUNS = 9
 LONG = 20e-3  # seconds of a run from which on three runs are enough
+SAMPLED = 3 << 16  # elements of a result that are looked at
+FAR = 0.05  # of the largest magnitude: sums in another order differ by less, other numbers by more
 FLUSHED = 128 << 20  # bytes written between runs: more than any second-level cache
 _NUMBERS = {"fp16": np.float16, "fp32": np.float32, "fp64": np.float64, "bf16": np.uint16}
 Compile = Callable[[Iterable[Printed]], dict[str, Any]]
@@ -33,14 +38,17 @@ class Bench:
 
     def __init__(self, owner: Device, compile: Compile, flush: int = FLUSHED):
         self.owner, self.compile, self.flush = owner, compile, flush
+        self.reference: tuple[autotune.Memory, dict[Any, np.ndarray]] | None = None  # of the choice measured last
 
-    def __call__(self, printed: Sequence[Printed], sizes: autotune.Bytes) -> float:
-        """Seconds of one run of the kernels in order. Raises whatever compiling and running raises."""
+    def __call__(self, printed: Sequence[Printed], choice: autotune.Memory) -> float:
+        """Seconds of one run of the kernels in order. Raises whatever compiling and running raises, GraphcError for results
+        unlike those of the choice's first candidate."""
         code = self.compile(printed)
         stream = devices.current_stream(self.owner.index)
         memory: dict[Any, DeviceBuffer] = {}
         launches = LaunchList(self.owner, "a measurement")
         keys: list[Any] = []
+        kinds: dict[Any, str] = {}
         for p in printed:
             values: list[Any] = []
             for a in p.args:
@@ -48,8 +56,9 @@ class Bench:
                     values.append(a.value)
                     continue
                 if a.value not in memory:
-                    memory[a.value] = self.filled(sizes.get(a.value, 256), a.type[1:])
+                    memory[a.value] = self.filled(choice.sizes.get(a.value, 256), a.type[1:], a.value)
                     keys.append(a.value)
+                    kinds[a.value] = a.type[1:]
                 values.append(Pointer(keys.index(a.value)))
             launches.add_kernel(load(self.owner, code[p.symbol]), (p.programs(),), [a.type for a in p.args], values)
         pointers = tuple([memory[k].ptr for k in keys])
@@ -63,20 +72,49 @@ class Bench:
             launches.run(stream, pointers)
             end.place(stream)
             end.synchronize()
-            if run:  # the first one loads code and fills caches
+            if not run:
+                self.check(choice, {k: self.sampled(memory[k], kinds[k]) for k in keys if k not in choice.scratch})
+            else:  # the first one loads code and fills caches
                 times.append(start.elapsed_time(end) / 1e3)
                 if len(times) >= 3 and times[-1] > LONG:
                     break
         return statistics.median(times)
 
-    def filled(self, nbytes: int, kind: str) -> DeviceBuffer:
-        """Memory with numbers between -1 and 1; zeros for integers, which may be indices."""
+    def sampled(self, memory: DeviceBuffer, kind: str) -> np.ndarray:
+        """Up to SAMPLED elements in three runs, as float64."""
+        dt = np.dtype(_NUMBERS.get(kind, np.uint8))
+        n, part = memory.nbytes // dt.itemsize, SAMPLED // 3
+        flat = np.empty(min(n, 3 * part), dt)
+        for i, at in enumerate((0, (n - part) // 2, n - part) if n > 3 * part else ()):
+            buffers.to_host(memory.view(at * dt.itemsize, part * dt.itemsize), flat[i * part:(i + 1) * part])
+        if n <= 3 * part:
+            buffers.to_host(memory, flat)
+        return ((flat.astype(np.uint32) << 16).view(np.float32) if kind == "bf16" else flat).astype(np.float64)
+
+    def check(self, choice: autotune.Memory, found: dict[Any, np.ndarray]) -> None:
+        """Compare with the choice's first candidate that ran."""
+        if self.reference is None or self.reference[0] is not choice:
+            self.reference = choice, found
+            return
+        for key, want in self.reference[1].items():
+            got = found.get(key)
+            if got is None:
+                continue
+            with np.errstate(invalid="ignore", over="ignore"):
+                finite = np.isfinite(want)
+                far = np.abs(got - want)[finite] > FAR * np.abs(want[finite]).max(initial=0.0)
+            if not np.array_equal(np.isfinite(got), finite) or far.any():
+                raise GraphcError(f"a candidate computes something else: {int(far.sum())} of {want.size} elements of {key!r}")
+
+    def filled(self, nbytes: int, kind: str, name: Any = 0) -> DeviceBuffer:
+        """Memory with numbers between -1 and 1, by its name; zeros for integers, which may be indices."""
         whole = buffers.empty(nbytes, self.owner.index, tag="measurement")
         if kind not in _NUMBERS:
             buffers.fill(whole, 0)
             return whole
         dt = np.dtype(_NUMBERS[kind])
-        piece = np.random.default_rng(0).uniform(-1, 1, min(1 << 20, -(-nbytes // dt.itemsize))).astype(np.float32)
+        rng = np.random.default_rng(zlib.crc32(repr(name).encode()))
+        piece = rng.uniform(-1, 1, min(1 << 20, -(-nbytes // dt.itemsize))).astype(np.float32)
         data = (piece.view(np.uint32) >> 16).astype(np.uint16) if kind == "bf16" else piece.astype(dt)
         done = min(data.nbytes, nbytes // dt.itemsize * dt.itemsize)
         buffers.from_host(whole, data[:done // dt.itemsize])
