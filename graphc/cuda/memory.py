@@ -74,6 +74,7 @@ def empty_cache() -> None:
     """Give cached memory of every device, and cached page-locked memory, back to the system."""
     for device in _devices.all_used():
         device.arenas.clear()
+        device.give_up_reserves()
         device.memory.empty_cache()
     host = _devices.host_memory_used()
     if host is not None:

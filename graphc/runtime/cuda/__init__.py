@@ -9,5 +9,7 @@ Importing this package imports nothing of CUDA; the driver is loaded when it is 
     launch.py     modules, functions, argument blocks, lists of launches
     graph.py      capture and replay of a list of launches
     program.py    a GPU plan made executable: arena, argument blocks, graphs, steps for the host
+    results.py    memory for the results of plans that run often
+    region.py     a recorded program over several devices: its parts in order, moves between them
     interop.py    ``__cuda_array_interface__`` and DLPack
 """

@@ -5,13 +5,12 @@ Host memory that is not page-locked is copied through page-locked pieces ("stagi
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections import deque
 from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, DeviceError, ShapeError
+from ...errors import ArgumentError, DeviceError, OutOfMemoryError, ShapeError
 from . import device as devices
 from .allocator import Allocator, Block
 from .device import Device, Event, Stream, quietly, usable
@@ -51,10 +50,6 @@ class DeviceBuffer:
                 self.owner.memory.used_by(buffer._block, stream.key)
             buffer = buffer._keep
 
-    def holders(self) -> int:
-        """How many objects hold this buffer, asked through one of them."""
-        return sys.getrefcount(self) - _CALL
-
     def is_sole(self) -> bool:
         """Whether this buffer is a whole block that no stream but its own works with."""
         return self._block is not None and not self._block.users
@@ -75,20 +70,16 @@ class DeviceBuffer:
         return f"DeviceBuffer({self.ptr:#x}, {self.nbytes} bytes, cuda:{self.device})"
 
 
-def _call_references() -> int:
-    """References that a call of :meth:`DeviceBuffer.holders` itself makes (they differ between Python versions)."""
-    held = (DeviceBuffer(0, 0, None, None),)  # type: ignore[arg-type]
-    return held[0].holders() - 1
-
-
-_CALL = 0
-_CALL = _call_references()
-
-
 def empty(nbytes: int, device: Any = None, stream: Stream | None = None, tag: Any = "") -> DeviceBuffer:
     """Uninitialised device memory; ``tag`` names its purpose in out-of-memory messages. Raises OutOfMemoryError."""
     stream = devices.current_stream(device) if stream is None else stream
-    block = stream.owner.memory.allocate(nbytes, stream.key, tag)
+    memory = stream.owner.memory
+    try:
+        block = memory.allocate(nbytes, stream.key, tag)
+    except OutOfMemoryError:
+        if not stream.owner.give_up_reserves():
+            raise
+        block = memory.allocate(nbytes, stream.key, tag)
     return DeviceBuffer(block.ptr, nbytes, stream.owner, stream, block)
 
 

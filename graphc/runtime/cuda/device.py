@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ class Device:
         self.idle: dict[int, list[Any]] = {}  # stream handles by priority
         self.kernels: dict[str, Any] = {}  # loaded kernels by symbol; see launch.load
         self.arenas: dict[Key, Any] = {}  # memory for intermediates by stream; see program.arena
+        self.reserves: weakref.WeakSet[Any] = weakref.WeakSet()  # what holds memory for later; see results.py
         self.unchecked: dict[Any, None] = {}  # programs that ran since their index errors were looked at
         self.default = Stream._of(self, driver.legacy_stream())
 
@@ -57,6 +59,10 @@ class Device:
         """Wait for everything sent to the device."""
         self.driver.use(self.index)
         self.driver.call("cuCtxSynchronize")
+
+    def give_up_reserves(self) -> bool:
+        """Give memory that is held for later back to the allocator; whether there was any."""
+        return any([r.give_up() for r in list(self.reserves)])
 
     def check_faults(self) -> None:
         """Raise the first index error that finished programs have reported since the last time. Waits for nothing."""

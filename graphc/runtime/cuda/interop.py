@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,10 @@ class Flags(NamedTuple):
     writeable: bool
 
 
+_OWN, _SHARED = Flags(True), Flags(False)
+_count = sys.getrefcount
+
+
 class Array(NamedTuple):
     """An array in device memory; ``strides`` in elements."""
 
@@ -40,7 +45,9 @@ class Array(NamedTuple):
     @property
     def flags(self) -> Flags:
         """As of a NumPy array."""
-        return Flags(self.buffer.is_sole() and self.buffer.holders() == 1)
+        b = self.buffer
+        block = b._block
+        return _OWN if block is not None and not block.users and _count(b) == _HELD else _SHARED
 
     def fetch(self) -> np.ndarray:
         """A copy on the host. Waits for it, and raises what kernels sent before have to report."""
@@ -73,6 +80,16 @@ class Array(NamedTuple):
     def overwrite(self, source: Array) -> None:
         """Copy the data of an equally laid out array into this one's memory."""
         copy(self.buffer, source.buffer, devices.current_stream(self.buffer.device))
+
+
+def _held() -> int:
+    """The reference count :attr:`Array.flags` sees of a buffer that one array holds (it differs between Python versions)."""
+    held = (DeviceBuffer(0, 0, None, None),)  # type: ignore[arg-type]
+    b = held[0]
+    return _count(b)
+
+
+_HELD = _held()
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ from .device import Device, Event, Stream
 from .graph import CELL, Cells, Replay
 from .interop import Array, contiguous, extent
 from .launch import LaunchList, Pointer, load
+from .results import Results
 
 ARENA, CELLS, ERROR, FIRST = 0, 1, 2, 3  # numbers of the addresses a call hands over
 ERROR_BYTES = 256
@@ -85,6 +86,9 @@ class Program:
         self.place_inputs()
         self.place_rest()
         self.find_donors()
+        wanted = [(self.donor_of.get(slot, -1), self.nbytes[slot]) for slot in self.fresh]
+        self.results = Results(owner, wanted, f"result of {label}")
+        self.given = [self.result(slot) for slot in self.graph.outputs]
         self.link()
 
     # ---------------------------------------------------------------------------------------------------- preparation
@@ -252,18 +256,17 @@ class Program:
         """The results, in order with the stream's work. Inputs of numbers in ``free`` may be overwritten. Raises
         OutOfMemoryError, CudaError."""
         with self.lock:
-            if self.last is not None and self.last != stream:
+            if self.last is not stream and self.last is not None and self.last != stream:
                 stream.follow(self.last)  # one set of cells and arguments
             self.last = stream
             given = [values[k] for k in self.arrays]
             for b in given:
-                if b.stream != stream:
+                if b.stream is not stream and b.stream != stream:
                     stream.follow(b.stream)
                     b.record_stream(stream)
             if self.cells is not None:
                 self.cells.write([values[k] for k in self.scalars], stream)
-            fresh = [values[self.donor_of[slot]] if self.donor_of.get(slot, -1) in free else
-                     buffers.empty(self.nbytes[slot], stream=stream, tag=f"result of {self.label}") for slot in self.fresh]
+            fresh = self.results.take(values, frozenset(free), stream)
             work = arena(stream, self.arena_bytes) if self.arena_bytes else None
             memory = [work, self.cells.memory if self.cells else None, self.error, *given, *fresh]
             pointers = tuple([0 if b is None else b.ptr for b in memory])
@@ -275,7 +278,9 @@ class Program:
                     s.run(stream, pointers)
             if self.error is not None:
                 self.ask_indices(stream)
-            return [self.result(slot, memory) for slot in self.graph.outputs]
+            memory = self.results.copied_out(memory, stream)
+            return [Array(memory[n] if start < 0 else memory[n].view(start, size), shape, strides, dt)
+                    for n, start, size, shape, strides, dt in self.given]
 
     def ask_indices(self, stream: Stream) -> None:
         """Fetch the word that tells whether an index was out of range, without waiting for it: kernels neither read nor write
@@ -302,8 +307,7 @@ class Program:
 
     def memory_of(self, key: Any, memory: list[Any]) -> DeviceBuffer:
         """The bytes of a key in this call."""
-        at = self.at[key]
-        nbytes = self.nbytes[key] if key in self.nbytes else self.avals[key].nbytes
+        at, nbytes = self.at[key], self.nbytes_of(key)
         whole: DeviceBuffer | None = memory[at.number]
         assert whole is not None or not nbytes
         if whole is None:
@@ -319,19 +323,24 @@ class Program:
         strides: dict[Any, int] = dict(ix.terms)
         return base, ix.const, tuple([strides.get(d, 0) for d in range(len(shape))])
 
-    def result(self, slot: int, memory: list[Any]) -> Array:
-        """A result as an array over its memory."""
+    def result(self, slot: int) -> tuple[int, int, int, tuple[int, ...], tuple[int, ...], np.dtype]:
+        """How a result becomes an array: number of its memory, first byte (-1 for all of it), bytes, shape, strides, dtype."""
         key, start, strides = self.place_of(slot)
         av = self.avals[slot]
         if slot in self.copied:
             key, start, strides = self.copied[slot], 0, contiguous(av.shape)
         elif start == 0 and av.size == self.avals[key].size:
             strides = contiguous(av.shape)  # sides of one element may have any
-        whole = self.memory_of(key, memory)
-        size = av.dtype.itemsize
+        size, place = av.dtype.itemsize, self.at[key]
         nbytes = extent(av.shape, strides) * size
-        part = whole if nbytes == whole.nbytes and not start else whole.view(start * size, nbytes)
-        return Array(part, av.shape, strides, av.dtype.np)
+        first = place.offset + start * size
+        if not first and self.nbytes_of(key) == nbytes:
+            first = -1
+        return place.number, first, nbytes, av.shape, strides, av.dtype.np
+
+    def nbytes_of(self, key: Any) -> int:
+        """Bytes of a key's memory."""
+        return self.nbytes[key] if key in self.nbytes else self.avals[key].nbytes
 
     def on_host(self, step: Host, values: Sequence[Any], memory: list[Any], stream: Stream) -> None:
         """Carry out a node with NumPy."""

@@ -16,6 +16,7 @@ from ... import config
 from ...codegen.devices import Part, Split, split
 from ...codegen.triton.passes import gpu_passes
 from ...device import CPU, device
+from ...dtypes import dtype, float32, int64
 from ...errors import CompileError, OutOfMemoryError
 from ...ir.interpret import evaluate_each
 from ...ir.node import Graph, leaf_value
@@ -26,6 +27,7 @@ from .interop import Array, contiguous
 from .program import Program
 
 HostPlan = Callable[[Graph], Any]
+_LIMIT = 1 << 63
 TRIED = 32  # values that are computed one by one after an allocation failed
 # what a mistake of ours in fusion, selection or printing raises: never the user's problem
 _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
@@ -69,6 +71,10 @@ class RegionPlan:
         self.numbers = [(s, recorded.inputs[k].avals[0].dtype) for k, s in self.whole.numbers if s in wanted]
         self.run = self
         self.donors: tuple[int, ...] = tuple(self._donors())
+        self.outputs = recorded.outputs
+        self.shortest = self._shortest()
+        taken = {(s, p.device): b for p in self.parts if isinstance(p, _DevicePart) for s, b in p.takers()}
+        self.donor_of = {s: taken[at] for s, at in zip(self.outputs, self.whole.outputs) if at in taken}  # slot -> binding
 
     def _donors(self) -> Iterator[int]:
         """Bindings whose memory results of the only part that reads them would take."""
@@ -83,7 +89,42 @@ class RegionPlan:
                         p.gives[binding[slot]] = k
                         yield binding[slot]
 
+    def _shortest(self) -> Callable[[list[Any], Collection[int]], list[Any]] | None:
+        """How to run a plan with one part, on a device, whose results all are results of that part."""
+        only = self.parts[0] if len(self.parts) == 1 else None
+        if not isinstance(only, _DevicePart) or only.program is None:
+            return None
+        if any(at not in {(s, only.device) for s in only.writes} for at in self.whole.outputs):
+            return None
+        part, program, where, gives = only, only.program, only.device, only.gives
+        binding = {s: k for k, s, _ in self.whole.leaves} | {s: k for k, s in self.whole.numbers}
+        numbers = {s for _, s in self.whole.numbers}
+        here = {s for _, s, d in self.whole.leaves if d is where}
+        takes = [(binding[s], 0 if s in here else 1 if number and s in numbers else 2, number, av)
+                 for s, number, av in part.takes]
+        if any(not number and s in numbers for s, number, _ in part.takes):
+            return None
+        order = [part.writes.index(s) for s, _ in self.whole.outputs]
+        straight = order == list(range(len(part.writes)))
+
+        def run(bindings: list[Any], free: Collection[int]) -> list[Any]:
+            given = []
+            for k, kind, number, av in takes:
+                x = bindings[k]
+                if kind == 0:
+                    given.append(x.buffer.buffer)
+                elif kind == 1:
+                    given.append(_number(x, av.dtype))
+                else:
+                    given.append(x.buffer.item() if number else moved(x.buffer, where).buffer)
+            out = program(given, devices.current_stream(where), [gives[b] for b in free if b in gives])
+            return out if straight else [out[k] for k in order]
+
+        return run
+
     def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
+        if self.shortest is not None:
+            return self.shortest(bindings, free)
         env: dict[tuple[int, device], Any] = {(slot, d): bindings[k].buffer for k, slot, d in self.whole.leaves}
         numbers: dict[int, Any] = {slot: bindings[k] for k, slot in self.whole.numbers}
         home = self.whole.home
@@ -156,6 +197,15 @@ class RegionPlan:
         return error if lost else buffer.fetch()
 
 
+def _number(x: Any, dt: dtype) -> Any:
+    """A run-time scalar as a number that fits ``dt``."""
+    if x.__class__ is float and dt is float32 and -3e38 < x < 3e38:
+        return x
+    if x.__class__ is int and dt is int64 and -_LIMIT <= x < _LIMIT:
+        return x
+    return scalar_buffer(x, dt).item()
+
+
 class _HostPart:
     """A part on the host."""
 
@@ -201,6 +251,15 @@ class _DevicePart:
         except _BUGS as bug:
             raise CompileError(f"internal error in the GPU back end ({type(bug).__name__}: {bug})") from bug
 
+    def takers(self) -> Iterator[tuple[int, int]]:
+        """(slot written, binding whose memory it takes if that is free)."""
+        if self.program is not None:
+            binding = {k: b for b, k in self.gives.items()}
+            for slot, result in zip(self.writes, self.program.graph.outputs):
+                k = self.program.donor_of.get(self.program.base(result), -1)
+                if k in binding and result not in self.program.copied:
+                    yield slot, binding[k]
+
     def run(self, at: Any, numbers: dict[int, Any], free: Collection[int]) -> Sequence[Any]:
         if self.program is None:
             return self.on_host(at, numbers)
@@ -209,7 +268,7 @@ class _DevicePart:
             if not number:
                 given.append(at(slot, self.device).buffer)
             elif slot in numbers:
-                given.append(scalar_buffer(numbers[slot], av.dtype).item())
+                given.append(_number(numbers[slot], av.dtype))
             else:
                 given.append(at(slot, CPU).item())
         return self.program(given, devices.current_stream(self.device), [self.gives[b] for b in free if b in self.gives])
