@@ -47,12 +47,13 @@ def on_devices(graph: Graph) -> bool:
 
 def split(graph: Graph) -> Split:
     """Cut a program."""
-    return _Splitter(dce(graph)).split()
+    return _Splitter(dce(graph), graph.budget).split()
 
 
 class _Splitter:
-    def __init__(self, graph: Graph):
-        self.graph, self.nodes = graph, graph.nodes
+    def __init__(self, graph: Graph, budget: float):
+        self.graph, self.nodes, self.budget = graph, graph.nodes, budget
+        self.turns = [n for n in graph.nodes if n.turn]  # where backward passes begin and end
         self.avals = graph.slot_avals()
         self.maker = [k for k, n in enumerate(graph.nodes) for _ in n.avals]
         self.root: list[int] = []  # slot -> slot behind copies
@@ -151,14 +152,23 @@ class _Splitter:
                     reads.append(s)
             return new[s]
 
+        turns = 0
         for node in nodes:
+            while turns < len(self.turns) and self.turns[turns].slot < node.slot:
+                if b.nodes:
+                    b.nodes[-1].turn |= self.turns[turns].turn
+                turns += 1
             ins = tuple([slot_of(s) for s in node.ins])
             avals = tuple([stripped_aval(a) for a in node.avals])
             first = b.add(node.op, ins, stripped(node.attrs), avals, node.loc)  # type: ignore[arg-type]
             for i in range(len(avals)):
                 new[node.slot + i] = first + i
+        for node in self.turns[turns:]:
+            b.nodes[-1].turn |= node.turn
         mine = [s for n in nodes for s in range(n.slot, n.end) if s in needed]
-        return Part(where, b.graph(tuple([new[s] for s in mine])), tuple(reads), tuple(mine))
+        graph = b.graph(tuple([new[s] for s in mine]))
+        graph.budget = self.budget
+        return Part(where, graph, tuple(reads), tuple(mine))
 
     def home(self, slot: int) -> device:
         return self.place[self.maker[slot]] or CPU

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from ...ir.composites.scored_attention import SCORED, SCORED_BACKWARD
+from ...ir.marks import with_turns, without_turns
 from ...ir.node import Aval, Graph, GraphBuilder, Node
 from ...ir.optable import OPS
 from ...ir.passes import PASSES
 from ...ir.passes.attention import recognise_attention
 from ...ir.passes.expand import expand_composites, expansion
 from ...ir.passes.narrow import narrow
+from ...ir.passes.recompute import recompute
 from ..split import split_node
 from ..split import wanted as wanted_everywhere
 from . import attention
@@ -26,11 +28,14 @@ _MASK_AT = {"sdpa": 3, "sdpa_backward": 6}
 
 def gpu_passes(graph: Graph) -> Graph:
     """All passes in their order."""
+    budget = graph.budget
+    if budget < 1:
+        graph = with_turns(graph)
     for p in PASSES:
         if p is narrow:
             graph = recognise_attention(graph, _has_attention_kernel)
         graph = expand_rest(graph) if p is expand_composites else p(graph)
-    return graph
+    return recompute(*without_turns(graph), budget) if budget < 1 else graph
 
 
 def _has_attention_kernel(q: Aval, k: Aval, v: Aval) -> bool:

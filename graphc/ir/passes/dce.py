@@ -26,8 +26,11 @@ def dce(graph: Graph) -> Graph:
     new: dict[int, int] = {}
     for node in graph.nodes:
         if node.op.kind != "leaf" and not any(needed[node.slot:node.end]):  # type: ignore[union-attr]
+            if node.turn and b.nodes:
+                b.nodes[-1].turn |= node.turn
             continue
         first = b.add(node.op, tuple([new[s] for s in node.ins]), node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+        b.nodes[-1].turn = node.turn
         for k in range(len(node.avals)):
             new[node.slot + k] = first + k
     return b.graph(tuple([new[s] for s in graph.outputs]))

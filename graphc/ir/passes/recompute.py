@@ -70,7 +70,7 @@ def heavy(node: Node) -> bool:
     """Whether the node is a library call, so that fusion ends at it."""
     op = node.op
     assert op is not None
-    return op.kind not in _LOOP_KINDS and op.name not in _LOOP_INDEX
+    return op.is_composite or op.kind not in _LOOP_KINDS and op.name not in _LOOP_INDEX
 
 
 def flops_of(node: Node) -> int:
@@ -91,7 +91,7 @@ def work_of(node: Node) -> float:
     assert op is not None
     if op.kind in ("control", "opaque"):
         return math.inf
-    if op.kind in ("pointwise", "random"):
+    if not op.is_composite and op.kind in ("pointwise", "random"):
         return 6.0 * size if op.name in _COSTLY else 1.0 * size
     if not heavy(node) and op.kind != "reduce":
         return 2.0 * size
