@@ -157,3 +157,40 @@ def test_heads_straight_out_of_a_product(interpreter) -> None:
     got, hosts = run_plan(interpreter, graph, arrays)
     assert not hosts
     np.testing.assert_allclose(got[0], run_graph(run_passes(graph), arrays)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_result_and_cotangent_between_projections(interpreter) -> None:
+    """Heads put side by side: the result is written, and it and its cotangent are read, where they lie; no copies."""
+    b, t, h, e = 2, 20, 3, 16
+
+    def f(q, k, v, w, g):
+        out, lse = apply(OPS["sdpa"], (q, k, v), (True, 0.25, False))
+        y = P.reshape(P.permute(out, (0, 2, 1, 3)), (b * t, h * e))
+        go = P.permute(P.reshape(P.matmul(g, P.transpose(w)), (b, t, h, e)), (0, 2, 1, 3))
+        grads = apply(OPS["sdpa_backward"], (q, k, v, out, lse, go), (True, 0.25, False))
+        return (P.matmul(y, w), P.contract(y, g, ((), ()), ((0,), (0,))), *grads)
+
+    avals = (*[aval((b, h, t, e), float32, CPU)] * 3, aval((h * e, 32), float32, CPU), aval((b * t, 32), float32, CPU))
+    graph = trace(f, avals)
+    labels = [s.label for s in launches(lower_plan(graph))]
+    assert sorted(x for x in labels if not x.startswith("product")) == ["attention", "attention_keys", "attention_queries"]
+    r = np.random.default_rng(6)
+    arrays = [r.standard_normal(a.shape).astype(np.float32) for a in avals]
+    got, hosts = run_plan(interpreter, graph, arrays)
+    assert not hosts
+    for x, w in zip(got, run_graph(run_passes(graph), arrays)):
+        np.testing.assert_allclose(x, w, rtol=1e-3, atol=1e-3)
+
+
+def test_result_read_in_both_layouts(interpreter) -> None:
+    """Where somebody else reads the result as it is, the copy stays."""
+    def f(q, g):
+        out, _ = apply(OPS["sdpa"], (q, q, q), (False, 0.25, False))
+        return P.reshape(P.permute(out, (1, 0, 2)), (20, 32)), P.matmul(out, g)
+
+    avals = (aval((2, 20, 16), float32, CPU), aval((2, 16, 8), float32, CPU))
+    graph = trace(f, avals)
+    arrays = [np.random.default_rng(5).standard_normal(a.shape).astype(np.float32) for a in avals]
+    got, _ = run_plan(interpreter, graph, arrays)
+    for x, w in zip(got, run_graph(run_passes(graph), arrays)):
+        np.testing.assert_allclose(x, w, rtol=1e-3, atol=1e-3)

@@ -26,6 +26,8 @@ SUPPORTED = (float32, float16, bfloat16)
 MAX_DEPTH = 128  # elements of a head
 
 
+OPERANDS = ("q", "k", "v", "o", "lse", "go")  # of the backward pass; a forward pass has the first three and makes the fourth
+STRIDED = {False: (0, 1, 2), True: (0, 1, 2, 3, 5)}  # those that may lie in any layout; for the backward pass: True
 NAMES = ("sdpa", "sdpa_backward", "scored_attention", "scored_attention_backward")
 
 
@@ -68,7 +70,7 @@ class Problem:
     scale: float
     mask: tuple[int, ...] | None
     mask_dtype: dtype | None
-    views: tuple[tuple[str, View], ...] = ()  # of q, k, v: those that are not contiguous; the last axis always is
+    views: tuple[tuple[str, View], ...] = ()  # of q, k, v, o, go: those that are not contiguous; the last axis always is
 
     @property
     def heads(self) -> int:
@@ -90,7 +92,7 @@ def problem_of(attrs: Any, ins: Sequence[Aval], masks: int, views: Sequence[View
         return None
     return Problem(q.shape[:-2], group, q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1], q.dtype, bool(causal), float(scale),
                    None if mask is None else mask.shape, None if mask is None else mask.dtype,
-                   tuple([(name, v) for name, v in zip("qkv", views) if v is not None]))
+                   tuple([(name, v) for name, v in zip(OPERANDS, views) if v is not None]))
 
 
 class Text:
@@ -437,18 +439,23 @@ def flops(node: Node) -> dict[str, int]:
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
+def forward_views(x: Library) -> list[View | None]:
+    """Layouts of q, k, v and of the result."""
+    return [*(x.views or (None, None, None))[:3], None if x.placed is None else x.placed[1]]
+
+
 def sdpa(x: Library) -> list[Made] | None:
     """The composite ``sdpa`` as one kernel."""
-    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 3, x.views)
+    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 3, forward_views(x))
     if p is None:
         return None
-    out, lse = x.node.slot, x.node.slot + 1
+    out, lse = x.placed[0] if x.placed is not None else x.node.slot, x.node.slot + 1
     return [(forward(p, x.keys, out, lse), {out, lse}, {})]
 
 
 def sdpa_backward(x: Library) -> list[Made] | None:
     """The composite ``sdpa_backward`` as two kernels."""
-    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 6, x.views)
+    p = problem_of(x.node.attrs, x.ins, len(x.ins) - 6, x.views[:6])
     if p is None:
         return None
     delta, s = x.own("delta"), x.node.slot

@@ -22,7 +22,8 @@ class Library:
     outs: Sequence[Aval]
     keys: Sequence[Any]
     target: Target
-    views: Sequence[View | None] = ()  # of the first inputs: strides where they do not lie contiguous after all (attention)
+    views: Sequence[View | None] = ()  # of the inputs: strides where they do not lie contiguous after all (attention)
+    placed: tuple[Any, View] | None = None  # the memory the first result is written to, in another layout (attention)
 
     def own(self, name: str) -> Any:
         """The key of a buffer of this node."""

@@ -128,7 +128,8 @@ class Lowering:
             slots = {item.buffers[b].slot for b in item.reads} if isinstance(item, Kernel) else {self.base(s) for s in item.ins}
             for s in slots:
                 self.readers.setdefault(s, []).append(i)
-        self.bypassed: dict[int, tuple[int, View]] = {}  # copies that attention reads at their source: slot -> (slot, strides)
+        self.bypassed: dict[int, tuple[int, View]] = {}  # what attention reads elsewhere: slot -> (slot in memory, strides)
+        self.placed: dict[int, tuple[int, View]] = {}  # results that attention writes elsewhere: a copy of them alone is stored
         self.find_copies()
         self.products: dict[int, Tiled] = {}  # slot of a contraction -> its kernel-to-be
         self.follower: dict[int, int] = {}  # item number of a kernel -> contraction slot it continues
@@ -145,7 +146,7 @@ class Lowering:
         for i, item in enumerate(self.sched.steps):
             if isinstance(item, Kernel):
                 slot = self.follower.get(i)
-                if any(item.buffers[b].slot in self.bypassed for b in item.writes):
+                if self.is_skipped(item):
                     continue
                 out += [kernel_launch(item)] if slot is None else self.multiply(slot, item)
             elif item.slot in self.products:
@@ -155,22 +156,48 @@ class Lowering:
                 out += self.node(item)
         return out
 
+    def is_skipped(self, k: Kernel) -> bool:
+        """Whether a kernel is a copy that attention makes unnecessary."""
+        made = {k.buffers[b].slot for b in k.writes}
+        return any(s in self.bypassed for s in made) or any(s in made for s, _ in self.placed.values())
+
     def find_copies(self) -> None:
-        """Copies that only attention reads, which takes strides."""
+        """Copies around attention, which reads and writes strides: those that it alone reads, and those of its result."""
         for item in self.sched.steps:
             found = strided_copy(item) if isinstance(item, Kernel) else None
             if found is None:
                 continue
-            slot, base, view = found
-            readers = [self.sched.steps[i] for i in self.readers.get(slot, [])]
-            if slot in self.graph.outputs or not readers or slot in self.sched.views:
+            slot, base, view, back = found
+            if slot in self.graph.outputs and base in self.graph.outputs or slot in self.sched.views:
                 continue
-            if all(isinstance(r, Node) and r.op.name in attention.NAMES and slot in r.ins[:3]  # type: ignore[union-attr]
-                   and slot not in r.ins[3:] for r in readers):
-                shape = self.avals[slot].shape
+            shape = self.avals[slot].shape
+            if slot not in self.graph.outputs and self.attention_alone(slot):
                 strides = view(shape)
                 if strides is not None and (shape[-1] == 1 or strides.strides[-1] == 1):
                     self.bypassed[slot] = (base, strides)
+            elif base in self.made_by_attention and base not in self.placed and self.attention_alone(base, besides=item):
+                strides = back(self.avals[base].shape) if base not in self.graph.outputs else None
+                if strides is not None and strides.strides[-1] == 1:
+                    self.placed[base] = self.bypassed[base] = (slot, strides)
+
+    @property
+    def made_by_attention(self) -> set[int]:
+        """Results of attention."""
+        return {n.slot for n in self.sched.steps if isinstance(n, Node) and n.op.name in attention.NAMES  # type: ignore[union-attr]
+                and len(n.avals) == 2}
+
+    def attention_alone(self, slot: int, besides: Kernel | Node | None = None) -> bool:
+        """Whether only attention reads a value, and where it takes any layout."""
+        readers = [self.sched.steps[i] for i in self.readers.get(slot, []) if self.sched.steps[i] is not besides]
+        if not readers and besides is None:
+            return False
+        for r in readers:
+            if isinstance(r, Kernel) or r.op.name not in attention.NAMES:  # type: ignore[union-attr]
+                return False
+            free = attention.STRIDED[len(r.avals) == 3]
+            if slot not in r.ins or any(s == slot and at not in free for at, s in enumerate(r.ins)):
+                return False
+        return True
 
     # ------------------------------------------------------------------------------------------------------- products
     def find_followers(self) -> None:
@@ -221,7 +248,7 @@ class Lowering:
         size = self.avals[slot].size
         if sum(1 for b in k.buffers if b.size >= size) > MAX_EPILOGUE_BUFFERS:
             return False
-        if any(k.buffers[b].slot in self.bypassed for b in k.writes):
+        if self.is_skipped(k):
             return False
         return fits(k)
 
@@ -293,7 +320,7 @@ class Lowering:
         keys, copies = self.dense([self.bypassed[s][0] if s in self.bypassed else s for s in node.ins])
         if name == "bitcast":
             return [*copies, Copy(node.slot, keys[0], node.avals[0].nbytes)]
-        made = library_kernels(Library(node, node.in_avals, node.avals, keys, self.target, views))
+        made = library_kernels(Library(node, node.in_avals, node.avals, keys, self.target, views, self.placed.get(node.slot)))
         if made is None:
             self.copied = before
             return [Host(node)]
@@ -329,19 +356,30 @@ class Lowering:
         return replace(made, own={key: av.nbytes})
 
 
-def strided_copy(k: Kernel) -> tuple[int, int, Callable[[tuple[int, ...]], View | None]] | None:
-    """(written slot, read slot, strides of the written value in what is read) of a kernel that only moves a value."""
+Layout = Callable[[tuple[int, ...]], View | None]
+
+
+def strided_copy(k: Kernel) -> tuple[int, int, Layout, Layout] | None:
+    """(written slot, read slot, strides of the written value in what is read, and the other way round) of a kernel that only
+    moves a value."""
     if len(k.stmts) != 1 or k.stmts[0].op != "load" or len(k.stores) != 1 or k.kept != len(k.extents):
         return None
     load, store = k.stmts[0].attr, k.stores[0].access
-    size = k.buffers[store.buffer].size
     if load.guards or store.guards or not index.is_affine(load.ix) or index.data(load.ix) or \
-            not index.covers(store.ix, range(k.kept), k.extents, size):
+            not index.covers(store.ix, range(k.kept), k.extents, k.buffers[store.buffer].size):
         return None
-    read = dict(load.ix.terms)
+    whole = index.covers(load.ix, range(k.kept), k.extents, k.buffers[load.buffer].size)
+    back = layout_in(k, load.ix, store.ix) if whole else lambda shape: None
+    return k.buffers[store.buffer].slot, k.buffers[load.buffer].slot, layout_in(k, store.ix, load.ix), back
+
+
+def layout_in(k: Kernel, of: Ix, other: Ix) -> Layout:
+    """Where the elements of a value lie: the kernel meets them at ``of`` in their own order, in memory at ``other``."""
+    there = dict(other.terms)
+    size = math.prod(k.extents)
 
     def offset(position: np.ndarray) -> np.ndarray:
-        return sum([position // c % k.extents[d] * read.get(d, 0) for d, c in store.ix.terms], np.zeros_like(position))
+        return sum([position // c % k.extents[d] * there.get(d, 0) for d, c in of.terms], np.zeros_like(position))
 
     def view(shape: tuple[int, ...]) -> View | None:
         dense = dense_strides(shape)
@@ -351,9 +389,9 @@ def strided_copy(k: Kernel) -> tuple[int, int, Callable[[tuple[int, ...]], View 
         for at in (points, *every):
             if np.any(offset(at) != sum([at // s % n * t for n, s, t in zip(shape, dense, strides)], np.zeros_like(at))):
                 return None
-        return View(load.ix.const, strides)
+        return View(other.const, strides)
 
-    return k.buffers[store.buffer].slot, k.buffers[load.buffer].slot, view
+    return view
 
 
 def kernel_launch(k: Kernel) -> Launch:

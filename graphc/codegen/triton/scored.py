@@ -471,7 +471,8 @@ class _Rows:
         self.x, self.backward = x, backward
         (self.recipe,) = x.node.attrs
         self.first = 6 if backward else 3
-        self.p = attention.problem_of((False, 1.0, False), x.ins[:3], 0, x.views[:3])
+        views = x.views[:6] if backward else attention.forward_views(x)
+        self.p = attention.problem_of((False, 1.0, False), x.ins[:3], 0, views)
         self.made: list[Made] = []
 
     def text(self, by_keys: bool) -> Callable[[Problem, Tile], Scored]:
@@ -491,7 +492,7 @@ def scored(x: Library) -> list[Made] | None:
     r = _Rows(x, False)
     if r.p is None:
         return None
-    out, rows = x.node.slot, x.node.slot + 1
+    out, rows = x.placed[0] if x.placed is not None else x.node.slot, x.node.slot + 1
     made = attention.forward(r.p, x.keys, out, rows, tile_of("forward", r.p), r.text(False))
     return [*r.made, (made, {out, rows}, {})]
 
