@@ -99,7 +99,7 @@ _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", 
                           "multiprocessing", "distributions", "profiler", "serialization", "onnx", "export", "config",
                           "compiler", "accelerator", "fx", "xpu", "return_types", "mps", "nested", "sparse", "types",
                           "overrides", "_dynamo", "_inductor", "cpu", "signal", "_utils", "futures", "functional", "storage",
-                          "torch_version"))
+                          "torch_version", "library"))
 _LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr", "vmap": "func",
          "autocast": "amp", "is_autocast_enabled": "amp", "get_autocast_dtype": "amp", "GradScaler": "amp",
          "OutOfMemoryError": "errors", "sparse_coo_tensor": "sparse", "sparse_csr_tensor": "sparse",
