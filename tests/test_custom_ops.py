@@ -146,3 +146,11 @@ def test_schemas_follow_torch() -> None:
     theirs.__annotations__ = {"x": torch.Tensor, "n": int, "p": float, "return": torch.Tensor}
     want = torch.library.infer_schema(theirs, mutates_args=())
     assert library.infer_schema(mine, mutates_args=()).replace("int n", "SymInt n") == want
+
+
+def test_gradcheck_by_either_name() -> None:
+    """Importing the module of that name does not hide the function."""
+    import graphc.autograd.gradcheck as module
+
+    x = graphc.tensor(X, requires_grad=True)
+    assert module.gradcheck(scaled_sin, (x,)) and graphc.autograd.gradcheck(scaled_sin, (x,))

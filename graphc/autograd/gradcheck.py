@@ -1,6 +1,8 @@
 """Gradients against finite differences."""
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,3 +90,13 @@ def gradgradcheck(func: Callable[..., Any], inputs: Any, grad_outputs: Any = Non
 
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
+
+
+class _Callable(types.ModuleType):
+    """This module, which hides the function of its name once something imports it, can be called as that function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bool:
+        return gradcheck(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
