@@ -52,7 +52,10 @@ def tiles(c: Problem, dt: dtype, target: Target, epilogue: Kernel | None = None)
 def _ordered(c: Problem, dt: dtype, target: Target, candidates: Sequence[Sizes],
              epilogue: Kernel | None = None) -> list[matmul.Tile]:
     """Tiles by their estimated time; a weight's gradient in as many parts as fill the device some times over."""
-    whole = [t for t in ranked(c.product, dt, target, candidates=candidates, epilogue=epilogue) if t.parts == 1]
+    whole: list[matmul.Tile] = []
+    for fewer in (0, 1, 2):  # stages, where a device has less shared memory than the table was made for
+        found = [(*t[:4], t[4] - fewer) for t in candidates]
+        whole = whole or [t for t in ranked(c.product, dt, target, candidates=found, epilogue=epilogue) if t.parts == 1]
     if c.kind != "conv_weight_grad_last":
         return whole
     p = c.product

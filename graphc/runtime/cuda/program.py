@@ -74,7 +74,7 @@ class Program:
     def __init__(self, graph: Graph, owner: Device, compile: Compile | None = None, label: str = "plan"):
         target = target_of(owner)
         self.owner, self.label = owner, label
-        self.graph, self.sched = prepared(graph)
+        self.graph, self.sched = prepared(graph, target)
         self.avals = self.graph.slot_avals()
         with autotune.tuning(measure.tuner_of(owner, target, compile) if autotune.wanted() else autotune.current()):
             self.steps = lower_plan(self.graph, self.sched, target)
