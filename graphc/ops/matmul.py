@@ -270,7 +270,7 @@ def _take_diagonals(v: Value, labels: list[str]) -> tuple[Value, list[str]]:
         v = P.permute(v, perm)
         n = v.aval.shape[-1]
         lead = v.aval.shape[:-2]
-        v = P.take(P.reshape(v, (*lead, n * n)), P.mul(P.iota(n, int64), n + 1), len(lead))
+        v = P.take(P.reshape(v, (*lead, n * n)), P.mul(P.iota(n, int64, v.aval.device), n + 1), len(lead))
         labels = [labels[k] for k in perm[:-2]] + [c]
     return v, labels
 

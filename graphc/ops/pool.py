@@ -73,7 +73,7 @@ def _flat_indices(v: Value, attrs: Any, n: int) -> Value:
     for i, w in enumerate(reversed(parts)):
         shape = [1] * within.aval.ndim
         shape[within.aval.ndim - n + i] = out[i]
-        origin = P.reshape(P.sub(P.mul(P.iota(out[i], int64), s[i]), lo[i]), tuple(shape))
+        origin = P.reshape(P.sub(P.mul(P.iota(out[i], int64, v.aval.device), s[i]), lo[i]), tuple(shape))
         at = P.add(origin, P.mul(w, d[i]))
         flat = at if flat is None else P.add(P.mul(flat, spatial[i]), at)
     return flat

@@ -217,6 +217,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     if how not in _INTERPOLATIONS:
         raise AutogradError(f"{name}() interpolation must be one of linear, lower, higher, midpoint or nearest, but got {how}")
     qs, single = _q_value(name, q, v)
+    qs = P.to_device(qs, v.aval.device)
     nd = v.aval.ndim
     d = None if dim is None else norm_dim(dim, nd)
     if d is None or nd == 0:
