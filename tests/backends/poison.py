@@ -52,13 +52,14 @@ def check_waves(plan: Any, donated: Collection[int] = ()) -> int:
     pairs = 0
 
     def where(keys: Any) -> dict[Any, tuple[Any, int, int]]:
-        return {x: place(plan, x, donated) for x in {plan.base_of(x) for x in keys}}
+        return {x: place(plan, x, donated) for x in keys}
 
     def share(x: tuple[Any, int, int], y: tuple[Any, int, int]) -> bool:
         return x[0] == y[0] and x[1] < y[2] and y[1] < x[2]
 
     for w, wave in enumerate(plan.waves):
-        touched = [(s, where(s.reads), where({*s.writes, *(() if isinstance(s, Call) else s.own)})) for s in wave]
+        touched = [(s, where({plan.base_of(x) for x in s.reads}), where({*s.writes, *(() if isinstance(s, Call) else s.own)}))
+                   for s in wave]
         for s, reads, writes in touched:
             for (x, at), (y, there) in itertools.product(writes.items(), {**reads, **writes}.items()):
                 if x != y and at[0] == "arena" and share(at, there):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import config
 from .. import index
 from .. import memory as memory_plan
 from ..fuse import Schedule
@@ -86,7 +87,7 @@ class Pipeline(Job):
         for n, j in enumerate(self.jobs):
             k = j.kernel or j.epilogue
             never = j.pointers[:4] if j.epilogue is not None else ()  # a product's operands
-            for out, x in overwritable(k) if k is not None else ():
+            for out, x in overwritable(k) if k is not None and not config.NO_MEMPLAN else ():
                 if (out in home and x in home and x not in never and x not in taken and home[out] == out
                         and first[x] < n == first[out] == last[x] and self.local[out] == self.local[x]):
                     home[out], until[home[x]] = home[x], last[out]
