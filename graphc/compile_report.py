@@ -107,12 +107,15 @@ def _memory(plan: Any) -> Memory:
 
     run = plan.run
     graph = getattr(run, "graph", plan.graph)  # a back end may have rewritten it
+    parts = getattr(plan, "parts", ())  # of a plan over several devices
+    programs = [getattr(p, "program", None) or getattr(getattr(p, "plan", None), "run", None) for p in parts] or [run]
     avals = graph.slot_avals()
     inputs = [n for n in graph.inputs if n.op is not SCALAR]
     own = {n.slot for n in inputs}
     donors = getattr(run, "donor_of", {})
     return Memory(sum(n.avals[0].nbytes for n in inputs), sum(avals[s].nbytes for s in set(graph.outputs) - own),
-                  sum(avals[s].nbytes for s in set(graph.outputs) - own if s in donors), getattr(run, "arena_bytes", 0),
+                  sum(avals[s].nbytes for s in set(graph.outputs) - own if s in donors),
+                  sum(getattr(p, "arena_bytes", 0) for p in programs),
                   _alive(run) if hasattr(run, "lives") else [], *_kept(plan))
 
 
@@ -154,9 +157,11 @@ def _kept(plan: Any) -> tuple[int, int, int, int]:
     from .ir.passes import PASSES
     from .ir.passes.recompute import Boundary
 
-    f = plan.graph.figures
-    if f is not None:
-        return f.kept_before, f.kept, f.recomputed, f.flops
+    graphs = [p.part.graph for p in getattr(plan, "parts", ())] or [plan.recorded]
+    figures = [g.figures for g in graphs if g.figures is not None]
+    if figures:
+        kept_before, kept, recomputed, _, flops = [sum(column) for column in zip(*figures)]
+        return kept_before, kept, recomputed, flops
     graph = with_turns(plan.recorded)
     for p in PASSES:
         graph = p(graph)

@@ -436,6 +436,18 @@ def test_the_interpreter_runs_the_same_program(monkeypatch) -> None:
     assert callable(compile_numpy(run_passes(graph)))
 
 
+def test_plans_of_a_device_recompute_too() -> None:
+    from graphc.codegen.devices import split
+    from graphc.codegen.triton.passes import gpu_passes
+
+    graph = recorded(deep(), 0.2)
+    (part,) = split(graph).parts
+    assert part.graph.budget == 0.2
+    out = gpu_passes(part.graph)
+    assert any(n.op is AFTER for n in out.nodes) and part.graph.figures.kept < 0.5 * part.graph.figures.kept_before
+    assert peak_bytes(out) < 0.6 * peak_bytes(gpu_passes(recorded(deep())))
+
+
 def test_the_verifier_accepts_it(monkeypatch) -> None:
     monkeypatch.setattr(config, "VERIFY", 2)
     net = stack(3, 24, attend=True)

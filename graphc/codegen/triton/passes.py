@@ -28,14 +28,17 @@ _MASK_AT = {"sdpa": 3, "sdpa_backward": 6}
 
 def gpu_passes(graph: Graph) -> Graph:
     """All passes in their order."""
-    budget = graph.budget
+    recorded, budget = graph, graph.budget
     if budget < 1:
         graph = with_turns(graph)
     for p in PASSES:
         if p is narrow:
             graph = recognise_attention(graph, _has_attention_kernel)
         graph = expand_rest(graph) if p is expand_composites else p(graph)
-    return recompute(*without_turns(graph), budget) if budget < 1 else graph
+    if budget < 1:
+        graph = recompute(*without_turns(graph), budget)
+        recorded.figures = graph.figures
+    return graph
 
 
 def _has_attention_kernel(q: Aval, k: Aval, v: Aval) -> bool:

@@ -21,7 +21,7 @@ PASSES = (dce, expand_composites, merge_common, fold_constants, simplify, merge_
 def run_passes(graph: Graph) -> Graph:
     """All passes in order, and recomputation if the graph has a memory budget; under GRAPHC_VERIFY=2 the verifier runs after
     each."""
-    budget = graph.budget
+    recorded, budget = graph, graph.budget
     if config.VERIFY:
         from ..verify import verify
 
@@ -40,6 +40,7 @@ def run_passes(graph: Graph) -> Graph:
         from .recompute import recompute
 
         graph = recompute(*without_turns(graph), budget)
+        recorded.figures = graph.figures
         if config.VERIFY > 1:
             verify(graph, "recompute")
     return graph
