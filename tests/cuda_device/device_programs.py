@@ -1,4 +1,5 @@
-"""Programs with tensors on a simulated device, each against the same on the host. Run as a script: see test_device_tensors.py."""
+"""Programs with tensors on a device, each against the same on the host. Run as a script with ``interpreted`` or ``refused`` for a
+simulated device (see test_device_tensors.py), or ``real`` (see tests/gpu/test_gpu_tensors.py)."""
 from __future__ import annotations
 
 import copy
@@ -24,8 +25,11 @@ from graphc.nn import functional as F
 from graphc.runtime.cuda import device as devices
 from graphc.runtime.cuda.allocator import check
 
-KERNELS = "interpreted" in sys.argv
+REAL = "real" in sys.argv
+KERNELS = "refused" not in sys.argv
 FAKE: list[Any] = []  # the simulated device
+SIMULATED = ("errors", "out_of_memory", "saving_and_copying", "two_devices", "optimizer_state", "a_cuda_error_in_a_plan",
+             "a_kernel_that_cannot_be_compiled")  # programs that need two devices, little memory, or a device that can be broken
 SAME_DEVICE = "Expected all tensors to be on the same device"
 
 
@@ -619,11 +623,12 @@ def case_a_cuda_error_in_a_plan() -> None:
 
 
 def main() -> None:
-    FAKE.append(simulated.install(kernels=KERNELS, devices=2))
+    if not REAL:
+        FAKE.append(simulated.install(kernels=KERNELS, devices=2))
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*this program runs on the host instead")
     warnings.filterwarnings("ignore", category=torch.PerformanceNote if hasattr(torch, "PerformanceNote") else ImportWarning)
-    for name, case in [(n[5:], f) for n, f in globals().items() if n.startswith("case_")]:
+    for name, case in [(n[5:], f) for n, f in globals().items() if n.startswith("case_") and not (REAL and n[5:] in SIMULATED)]:
         try:
             torch.manual_seed(0)
             case()
