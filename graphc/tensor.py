@@ -26,6 +26,7 @@ from .tensor_hooks import HookHandle as HookHandle
 from .tensor_info import Size as Size
 from .tensor_info import TensorInfo
 from .views import (
+    REPEATING,
     Alias,
     Storage,
     contiguous_cover,
@@ -103,7 +104,10 @@ class Tensor(TensorInfo):
     def _view(self, name: str, attrs: Any) -> Tensor:
         """A tensor sharing this one's storage, seen through one more movement op."""
         v = apply(OPS[name], (self._read(),), attrs)
-        return self._aliased(v, ((name, attrs),), not state.grad)
+        t = self._aliased(v, ((name, attrs),), not state.grad)
+        if v.aval.nbytes > REPEATING:
+            t._alias.keep_no_result(v)
+        return t
 
     def _aliased(self, v: Value, steps: tuple[Any, ...], detached: bool) -> Tensor:
         a = self._base_alias()

@@ -39,6 +39,9 @@ class Storage:
             self.version += 1
 
 
+REPEATING = 1 << 20  # bytes; larger views may be ones that only repeat a storage
+
+
 class Alias:
     """How a tensor looks at a storage. ``detached`` aliases never carry gradient; ``leaf`` is the AccumulateGrad of a
     view that was itself made a leaf."""
@@ -74,7 +77,17 @@ class Alias:
         else:
             v = replay(v, self.chain)
         self.version = self.storage.version
+        if v.aval.nbytes > REPEATING:
+            self.keep_no_result(v)
         return v
+
+    def keep_no_result(self, v: Value) -> None:
+        """A view that repeats its storage many times over (``expand``) is no result of a region, though a tensor holds it: it
+        would fill memory that nobody asked for. It is made anew wherever it is used."""
+        live = state.region.live
+        if v.aval.size >= 8 * max(1, self.storage.value.aval.size) and live and live[-1]() is v:
+            live.pop()
+            self.version = -1
 
 
 def replay(v: Value, chain: tuple[ViewStep, ...]) -> Value:

@@ -234,7 +234,7 @@ def evaluated(v: Value) -> Any:
     if v.region is not None:
         if v.region is state.region:
             flush()
-        else:
+        if v.region is not None:
             _evaluate_foreign(v)
     if v.__class__ is PoisonedValue:
         raise v.buffer
