@@ -106,7 +106,7 @@ class Tensor(TensorInfo):
         v = apply(OPS[name], (self._read(),), attrs)
         t = self._aliased(v, ((name, attrs),), not state.grad)
         if v.aval.nbytes > REPEATING:
-            t._alias.keep_no_result(v)
+            t._base_alias().keep_no_result(v)
         return t
 
     def _aliased(self, v: Value, steps: tuple[Any, ...], detached: bool) -> Tensor:
