@@ -12,7 +12,7 @@ import graphc
 
 PACKAGE = Path(graphc.__file__).resolve().parent
 FRONT, TOP = 5, 6
-LAYERS = [("errors", "dtypes", "device", "config"), ("ir",), ("codegen", "runtime"),
+LAYERS = [("errors", "dtypes", "device", "config", "_absent"), ("ir",), ("codegen", "runtime"),
           ("tensor", "tensor_hooks", "tensor_info", "tensor_repr", "views", "autograd"), ("ops",)]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}  # nn, optim, compile and the rest: FRONT
 

@@ -16,6 +16,8 @@ from .dropout import *  # noqa: F403
 from .flatten import *  # noqa: F403
 from .fold import *  # noqa: F403
 from .linear import *  # noqa: F403
+from .linear_cross_entropy import LinearCrossEntropyLoss as LinearCrossEntropyLoss
+from .linear_cross_entropy import LinearCrossEntropyOptions as LinearCrossEntropyOptions
 from .loss import *  # noqa: F403
 from .module import Module as Module
 from .norm import *  # noqa: F403

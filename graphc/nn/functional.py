@@ -186,7 +186,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A function a family has gained since this list was written."""
+    """A function a family has gained since this list was written, or one of those that are built on modules."""
+    if name in ("conv_tbc", "native_channel_shuffle"):
+        return getattr(ops, name)
+    if name == "linear_cross_entropy":
+        from .linear_cross_entropy import linear_cross_entropy
+
+        return linear_cross_entropy
+    if "torch_function" in name:
+        from .. import overrides
+
+        return getattr(overrides, name)
     for family in ops.FAMILIES:
         found = getattr(family, name, None)
         if callable(found) and not name.startswith("_"):

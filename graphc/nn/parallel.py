@@ -11,7 +11,7 @@ import numpy as np
 from ..tensor import Tensor, from_array, to_numpy
 from .module import Module
 
-__all__ = ["DataParallel", "DistributedDataParallel", "data_parallel"]
+__all__ = ["DataParallel", "DistributedDataParallel", "data_parallel", "gather", "parallel_apply", "replicate", "scatter"]
 
 
 class DataParallel(Module):
@@ -133,3 +133,51 @@ class DistributedDataParallel(Module):
             yield
         finally:
             self.require_backward_grad_sync = before
+
+
+def scatter(inputs: Any, target_gpus: Any, dim: int = 0) -> tuple[Any, ...]:
+    """Tensors cut along ``dim`` into one part per device, in tuples, lists and dicts; other objects go to each."""
+    n = len(target_gpus)
+
+    def spread(x: Any) -> list[Any]:
+        if isinstance(x, Tensor):
+            return [part.to(d) for part, d in zip(x.chunk(n, dim), target_gpus)]
+        if isinstance(x, (tuple, list)) and x:
+            made = [type(x)(p) for p in zip(*[spread(y) for y in x])]
+            return [type(x)(*p) for p in made] if hasattr(x, "_fields") else made
+        if isinstance(x, dict) and x:
+            return [type(x)(p) for p in zip(*[[(k, v) for v in spread(y)] for k, y in x.items()])]
+        return [x for _ in target_gpus]
+
+    return tuple(spread(inputs))
+
+
+def gather(outputs: Any, target_device: Any, dim: int = 0) -> Any:
+    """The inverse of :func:`scatter`: parts joined along ``dim`` on one device; numbers as tensors of one element become
+    vectors."""
+    from .. import ops
+
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return ops.cat([(o.reshape(1) if not o.ndim else o).to(target_device) for o in outputs], dim)
+    if first is None:
+        return None
+    if isinstance(first, dict):
+        return type(first)((k, gather([o[k] for o in outputs], target_device, dim)) for k in first)
+    return type(first)(gather(list(part), target_device, dim) for part in zip(*outputs))
+
+
+def replicate(network: Module, devices: Any, detach: bool = False) -> list[Module]:
+    """The module once per device; on the device it is on it is itself. RuntimeError for several devices: start one process for
+    each."""
+    if len(devices) > 1:
+        raise RuntimeError(f"replicate: one process works on one device, got {list(devices)}; start one process per device")
+    return [network.to(d) for d in devices]
+
+
+def parallel_apply(modules: Any, inputs: Any, kwargs_tup: Any = None, devices: Any = None) -> list[Any]:
+    """Each module on its arguments."""
+    named = kwargs_tup if kwargs_tup is not None else [{} for _ in modules]
+    if not len(modules) == len(inputs) == len(named):
+        raise AssertionError(f"The number of modules {len(modules)} is not equal to the number of inputs {len(inputs)}")
+    return [m(*(x if isinstance(x, (tuple, list)) else (x,)), **k) for m, x, k in zip(modules, inputs, named)]

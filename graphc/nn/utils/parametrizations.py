@@ -1,9 +1,9 @@
-"""Ready-made parametrizations: weight norm and spectral norm."""
+"""Ready-made parametrizations: weight norm, spectral norm, orthogonal matrices."""
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from ... import ops
+from ... import linalg, ops
 from ...autograd import no_grad
 from ...tensor import Tensor
 from .. import functional as F
@@ -12,7 +12,7 @@ from .parametrize import register_parametrization
 from .spectral_norm import default_dim, weight_matrix
 from .weight_norm import norm_except_dim, weight_norm_value
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 M = TypeVar("M", bound=Module)
 
@@ -110,4 +110,90 @@ def spectral_norm(module: M, name: str = "weight", n_power_iterations: int = 1, 
         raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     dim = default_dim(module) if dim is None else dim
     register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, dim, eps))
+    return module
+
+
+def _orthogonalized(a: Tensor) -> Tensor:
+    """The Q of a QR factorization whose R has a positive diagonal."""
+    reflectors, tau = ops.geqrf(a)
+    return linalg.householder_product(reflectors, tau) * reflectors.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)
+
+
+class _Orthogonal(Module):
+    """Matrices with orthonormal columns (or rows, if wide) from free ones: ``matrix_exp`` or the Cayley map of a skew-symmetric
+    matrix, or a product of Householder reflections (Lezcano-Casado 2019, "Trivializations for gradient-based optimization")."""
+
+    base: Tensor | None
+
+    def __init__(self, orthogonal_map: str, use_trivialization: bool) -> None:
+        super().__init__()
+        self.orthogonal_map, self.use_trivialization = orthogonal_map, use_trivialization
+        if use_trivialization:
+            self.register_buffer("base", None)
+
+    def forward(self, X: Tensor) -> Tensor:
+        wide = X.shape[-2] < X.shape[-1]
+        x = X.mT if wide else X
+        n, k = x.shape[-2:]
+        if self.orthogonal_map == "householder":
+            below = x.tril(-1)
+            tau = 2.0 / (1.0 + (below * below.conj()).sum(-2))
+            q = linalg.householder_product(below, tau) * x.diagonal(dim1=-2, dim2=-1).int().unsqueeze(-2)
+        else:
+            low = x.tril()
+            if n != k:
+                low = ops.cat([low, low.new_zeros((*low.shape[:-1], n - k))], -1)
+            skew = low - low.mH
+            if self.orthogonal_map == "matrix_exp":
+                q = linalg.matrix_exp(skew)
+            else:
+                eye = ops.eye(n, dtype=skew.dtype, device=skew.device)
+                q = linalg.solve(eye - 0.5 * skew, eye + 0.5 * skew)
+            q = q[..., :k]
+        if self.use_trivialization and self.base is not None:
+            q = self.base @ q
+        return q.mT if wide else q
+
+    @no_grad()
+    def right_inverse(self, Q: Tensor) -> Tensor:
+        """The free matrix of an orthogonal one (made orthogonal first). NotImplementedError without a base, but for
+        Householder reflections."""
+        wide = Q.shape[-2] < Q.shape[-1]
+        q = Q.mT if wide else Q
+        n, k = q.shape[-2:]
+        if not self.use_trivialization:
+            if self.orthogonal_map != "householder":
+                raise NotImplementedError("It is not possible to assign to the matrix exponential or the Cayley "
+                                          "parametrizations when use_trivialization=False.")
+            a, tau = ops.geqrf(q)
+            sign = a.diagonal(dim1=-2, dim2=-1).sign()
+            sign = ops.where(tau == 0, -sign, sign)
+            a = a - a.diagonal(dim1=-2, dim2=-1).diag_embed() if n == k else a * (1 - ops.eye(n, k, dtype=a.dtype))
+            a = a + ops.eye(n, k, dtype=a.dtype, device=a.device) * sign.unsqueeze(-2)
+            return a.mT if wide else a
+        if n != k:
+            q = ops.cat([q, ops.randn((*q.shape[:-1], n - k), dtype=q.dtype, device=q.device)], -1)
+        self.base = _orthogonalized(q)
+        return -ops.eye(Q.shape[-2], Q.shape[-1], dtype=Q.dtype, device=Q.device).expand(tuple(Q.shape)).clone()
+
+
+def orthogonal(module: M, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True) -> M:
+    """Keep a matrix (or a batch of them) orthogonal while it is trained.
+
+    ``orthogonal_map``: "matrix_exp", "cayley" or "householder" (default: "matrix_exp" for square matrices, else "householder").
+    ValueError for vectors, unknown maps, and complex matrices with "householder".
+    """
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
+    if weight.ndim < 2:
+        raise ValueError(f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions.")
+    if orthogonal_map is None:
+        square = weight.shape[-2] == weight.shape[-1]
+        orthogonal_map = "matrix_exp" if square or weight.is_complex() else "householder"
+    if orthogonal_map not in ("matrix_exp", "cayley", "householder"):
+        raise ValueError(f'orthogonal_map has to be one of "matrix_exp", "cayley", "householder". Got: {orthogonal_map}')
+    if orthogonal_map == "householder" and weight.is_complex():
+        raise ValueError("The householder parametrization does not support complex tensors.")
+    register_parametrization(module, name, _Orthogonal(orthogonal_map, use_trivialization), unsafe=True)
     return module
