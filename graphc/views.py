@@ -108,6 +108,21 @@ def positions(size: tuple[int, ...], strides: tuple[int, ...], offset: int) -> n
     return out
 
 
+def _by_places(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
+    """:func:`put_back` where no step by itself can be undone: element by element, if none is shown twice."""
+    shape, n = base.aval.shape, new.aval.size
+    at: np.ndarray = np.arange(base.aval.size, dtype=np.int64).reshape(shape)
+    known = n <= at.size and not any(name == "bitcast" for name, _ in chain)
+    for name, attrs in chain if known else ():
+        at = at.reshape(-1)[positions(*attrs)] if name == STRIDED else OPS[name].eval_np(attrs, at)
+    at = np.ascontiguousarray(at).reshape(-1)
+    if not known or len(np.unique(at)) != n:
+        raise ShapeError("unsupported operation: more than one element of the written-to tensor refers to a single "
+                         "memory location. Please clone() the tensor before performing the operation.")
+    index = P.to_device(leaf_value(aval((n,), int64, CPU), at), base.aval.device)
+    return P.reshape(P.take_put(P.reshape(base, (base.aval.size,)), index, P.reshape(new, (n,)), 0, "set"), shape)
+
+
 def _positions(attrs: Any, beside: Value) -> Value:
     at = positions(*attrs)
     return P.to_device(leaf_value(aval(at.shape, int64, CPU), at), beside.aval.device)
@@ -115,7 +130,7 @@ def _positions(attrs: Any, beside: Value) -> Value:
 
 def put_back(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
     """``base`` with the part ``chain`` shows replaced by ``new``."""
-    befores = [base]
+    befores, whole = [base], new
     for name, attrs in chain[:-1]:
         befores.append(replay(befores[-1], ((name, attrs),)))
     for (name, attrs), before in zip(reversed(chain), reversed(befores)):
@@ -134,13 +149,8 @@ def put_back(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
             new = apply(OPS["bitcast"], (new,), (before.aval.dtype,))
         elif name == "expand" and new.aval.size == before.aval.size:
             new = P.reshape(new, shape)
-        elif name == STRIDED and len(np.unique(positions(*attrs))) == new.aval.size:
-            n = new.aval.size
-            at = P.reshape(_positions(attrs, before), (n,))
-            new = P.reshape(P.take_put(P.reshape(before, (before.aval.size,)), at, P.reshape(new, (n,)), 0, "set"), shape)
         else:
-            raise ShapeError("unsupported operation: more than one element of the written-to tensor refers to a single "
-                             "memory location. Please clone() the tensor before performing the operation.")
+            return _by_places(base, chain, whole)
     return new
 
 
@@ -175,6 +185,13 @@ def _geometry(shape: tuple[int, ...], chain: tuple[ViewStep, ...]) -> tuple[tupl
             strides = tuple([s * k for s, k in zip(strides, attrs[2])])
         elif name == STRIDED:
             shape, strides, offset = attrs
+        elif name == "window":
+            axes, sizes, steps, dilations = attrs
+            extra = tuple([strides[ax] * d for ax, d in zip(axes, dilations)])
+            for ax, k, s, d in zip(axes, sizes, steps, dilations):
+                strides = (*strides[:ax], strides[ax] * s, *strides[ax + 1:])
+                shape = (*shape[:ax], (shape[ax] - d * (k - 1) - 1) // s + 1, *shape[ax + 1:])
+            strides, shape = strides + extra, (*shape, *sizes)
         else:
             strides = contiguous_strides(shape)
     return strides, offset
@@ -284,6 +301,10 @@ def np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
     if name == STRIDED:
         size, strides, offset = attrs
         return np.lib.stride_tricks.as_strided(arr.reshape(-1)[offset:], size, tuple([s * arr.itemsize for s in strides]))
+    if name == "window":
+        from .ir.prims.movement import window_np
+
+        return window_np(attrs, arr)
     return arr.view(attrs[0].np)
 
 

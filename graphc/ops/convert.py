@@ -108,8 +108,16 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     v = broadcast_into(P.to_device(v, a.device), a.shape, "copy_")
     if v is x:
         v = fresh(v)
-    input._write(v)
+    input._write(_still_of(input, v))
     return input
+
+
+def _still_of(t: Tensor, v: Value) -> Value:
+    """``v`` to be written over ``t``: where ``t`` has a history, ``v`` depends on it, with gradient zero."""
+    old = t._read()
+    if old.gfn is None or v.gfn is not None or not recording.grad:
+        return v
+    return P.where(P.full(v.aval.shape, False, bool_, v.aval.device), old, v)
 
 
 def fresh(v: Value) -> Value:
@@ -133,11 +141,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
         return copy_(input, value)
     a = input._v.aval
     v = P.const(value, a.dtype) if value in (0, 1) else number(convertible(value, a.dtype), a.dtype)
-    v = alias_value(P.expand(P.to_device(v, a.device), a.shape))
-    old = input._read()
-    if old.gfn is not None and recording.grad:  # it still depends on what it was made from, with gradient zero
-        v = P.where(P.full(a.shape, False, bool_, a.device), old, v)
-    input._write(v)
+    input._write(_still_of(input, alias_value(P.expand(P.to_device(v, a.device), a.shape))))
     return input
 
 

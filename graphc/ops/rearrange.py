@@ -136,14 +136,18 @@ def _pad_axis(v: Any, d: int, size: int, lo: int, hi: int, mode: str) -> Any:
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Windows of ``size`` every ``step`` along a dimension, as a new last dimension (a copy here)."""
-    v = val(input)
-    d = norm_dim(dimension, v.aval.ndim)
-    if v.aval.ndim == 0:
-        if size > 1:
-            raise AutogradError(f"maximum size for tensor at dimension 0 is 1 but size is {size}")
-        return wrap(P.reshape(v, (1,)) if size else P.narrow(P.reshape(v, (1,)), 0, 0, 0))
-    return wrap(P.window(v, (d,), (size,), (step,), (1,)))
+    """Windows of ``size`` every ``step`` along a dimension, as a new last dimension: a view."""
+    ndim = input.ndim
+    d = norm_dim(dimension, ndim)
+    have = input.shape[d] if ndim else 1
+    if size > have:
+        raise AutogradError(f"maximum size for tensor at dimension {d} is {have} but size is {size}")
+    if size < 0 or step <= 0:
+        raise AutogradError(f"size is {size} but must be >= 0" if size < 0 else f"step is {step} but must be > 0")
+    if ndim == 0:
+        line = input._view("reshape", ((1,),))
+        return line if size else narrow(line, 0, 0, 0)
+    return input._view("window", ((d,), (size,), (step,), (1,)))
 
 
 def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:

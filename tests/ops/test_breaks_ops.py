@@ -76,6 +76,10 @@ y = x.detach().clone(); torch.as_strided(y, (3,), (5,)).zero_(); out = y
 y = x.detach().clone(); y[1:].as_strided((2, 2), (1, 1)); out = y[1:].as_strided((2, 2), (4, 1), 1).stride()
 out = x.detach().as_strided((4,), (4,))
 out = x.detach().as_strided((2,), (-1,))
+y = x * 1; y.copy_(torch.ones(4)); out = (y, y.requires_grad)
+y = x.detach().clone(); u = y.unfold(1, 2, 2); u.mul_(2); y[0] = 3; out = (y, u, u.stride())
+y = x.detach().clone(); u = y.unfold(0, 2, 1); y[1] = 3; out = (y, u, u.stride())
+y = x.detach().clone(); y.expand(2, 3, 4)[0, 0] = 5; out = y
 y = x * 1; z = y.as_strided((2, 3), (4, 1), 1); z.mul_(3); out = (y, z)
 a = np.arange(6.0); t = torch.from_numpy(a[::2]); t.add_(10); a[2] = -1; out = (t, a.tolist(), t.stride())
 a = np.arange(6.0).reshape(2, 3); t = torch.from_numpy(a.T); t[0] = 9; a[1, 2] = -1; out = (t, a.tolist(), t.stride())
