@@ -114,7 +114,7 @@ def _by_places(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
     at: np.ndarray = np.arange(base.aval.size, dtype=np.int64).reshape(shape)
     known = n <= at.size and not any(name == "bitcast" for name, _ in chain)
     for name, attrs in chain if known else ():
-        at = at.reshape(-1)[positions(*attrs)] if name == STRIDED else OPS[name].eval_np(attrs, at)
+        at = at.reshape(-1)[positions(*attrs)] if name == STRIDED else OPS[name].eval_np(attrs, at)  # type: ignore[attr-defined]
     at = np.ascontiguousarray(at).reshape(-1)
     if not known or len(np.unique(at)) != n:
         raise ShapeError("unsupported operation: more than one element of the written-to tensor refers to a single "
