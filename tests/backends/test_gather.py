@@ -53,7 +53,7 @@ def test_small_sums_share_a_kernel() -> None:
         return x, P.reduce("add", P.mul(b, through(x)), (0,))
 
     def through(x):
-        return P.reshape(P.contract(P.reshape(x, (1, 32)), P.reshape(x, (32, 1)), ((), (), (1,), (0,))), (1,))
+        return P.reshape(P.contract(P.reshape(x, (1, 32)), P.reshape(x, (32, 1)), ((), ()), ((1,), (0,))), (1,))
 
     square = (aval((64, 32), float32, CPU),) * 2
     assert len(kernels(trace(apart, square), False)) == 2 and len(kernels(trace(apart, square), True)) == 1
