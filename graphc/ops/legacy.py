@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import complex64, complex128
+from ..errors import ShapeError
 from ..tensor import Size, Tensor, from_array, to_numpy
 from . import creation, pointwise, special_functions
 from .methods import in_place
@@ -97,14 +98,51 @@ def as_subclass(self: Tensor, cls: type) -> Any:
     return make_alias(self, cls)
 
 
+def map2_(self: Tensor, x: Tensor, y: Tensor, callable: Callable[[Any, Any, Any], Any]) -> Tensor:
+    """Replace each element by ``callable(element, x's, y's)``."""
+    a = to_numpy(self.detach())
+    others = [np.broadcast_to(to_numpy(t.detach()), a.shape).reshape(-1).tolist() for t in (x, y)]
+    flat = np.array([callable(*v) for v in zip(a.reshape(-1).tolist(), *others)], dtype=a.dtype)
+    return self.copy_(from_array(flat.reshape(a.shape)))
+
+
+def dim_order(self: Tensor, ambiguity_check: Any = False) -> tuple[int, ...]:
+    """Dimensions from the largest stride to the smallest."""
+    strides = self.stride()
+    return tuple(sorted(range(self.ndim), key=lambda d: (-strides[d], d)))
+
+
+def const_data_ptr(self: Tensor) -> int:
+    """``data_ptr()``, for reading."""
+    return self.data_ptr()
+
+
+def empty_permuted(size: Any, physical_layout: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+                   requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+    """:func:`empty` whose memory runs through the dimensions in the order ``physical_layout``: a permuted view."""
+    order = tuple(physical_layout)
+    if sorted(order) != list(range(len(tuple(size)))):
+        raise ShapeError(f"Number of dimensions in size does not match the length of the physical_layout; i.e. len(size) = "
+                         f"{len(tuple(size))} is not equal to len(physical_layout) = {len(order)}")
+    made = creation.empty(tuple([tuple(size)[d] for d in order]), dtype=dtype, device=device)
+    t = made.permute([order.index(d) for d in range(len(order))])
+    return t.requires_grad_() if requires_grad else t
+
+
+def to_dlpack(tensor: Tensor) -> Any:
+    """A DLPack capsule of the tensor's memory."""
+    return tensor.__dlpack__()
+
+
 def new_empty_strided(self: Tensor, size: Any, stride: Any, **kw: Any) -> Tensor:
     """:func:`new_empty`: layout is the compiler's business."""
     return self.new_empty(size, **kw)
 
 
 METHODS = ["new", "polygamma", "to_dense", "apply_", "map_", "cfloat", "cdouble", "is_set_to", "is_pinned", "is_distributed",
-           "as_subclass", "new_empty_strided"]
-NAMES = ["is_signed", "is_inference", "get_device", "is_distributed"]
+           "as_subclass", "new_empty_strided", "map2_", "dim_order", "const_data_ptr"]
+NAMES = ["is_signed", "is_inference", "get_device", "is_distributed", "empty_permuted", "to_dlpack"]
+OTHER_DEVICES = ("is_xpu", "is_maia", "is_mtia", "is_ipu", "is_vulkan", "volatile")  # never so
 MORE_IN_PLACE = """arccos arccosh arcsin arcsinh arctan arctan2 arctanh bitwise_left_shift bitwise_right_shift fix greater
 greater_equal heaviside ldexp less less_equal not_equal sgn sinc""".split()
 FUNCTIONS_IN_PLACE = """abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp clamp_max
@@ -134,6 +172,10 @@ def install(namespace: dict[str, Any], families: tuple[Any, ...]) -> None:
     for family in families:
         for name in getattr(family, "IN_PLACE", ()):
             setattr(Tensor, name + "_", in_place(getattr(family, name), name + "_"))
+    setattr(Tensor, "polygamma_", in_place(polygamma, "polygamma_"))  # noqa: B010
+    setattr(Tensor, "grad_dtype", property(lambda self: self.dtype, doc="The dtype of the gradient."))  # noqa: B010
+    for name in OTHER_DEVICES:
+        setattr(Tensor, name, False)
     for name, instead in REFUSED.items():
         setattr(Tensor, name, _refused(name, instead))
     for name in FUNCTIONS_IN_PLACE:

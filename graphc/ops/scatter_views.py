@@ -1,10 +1,13 @@
 """Views written into copies (``select_scatter`` ...) and views as copies (``view_copy`` ...)."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..errors import ShapeError
-from ..tensor import Tensor
+from ..tensor import Tensor, from_array
 from . import joining, rearrange, shape
 from .indexing import diagonal
 from .rearrange import as_strided
@@ -39,6 +42,19 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
     return _written(input, lambda t: diagonal(t, offset, dim1, dim2), src, "diagonal_scatter")
 
 
+def as_strided_scatter(input: Tensor, src: Tensor, size: Sequence[int], stride: Sequence[int],
+                       storage_offset: int | None = None) -> Tensor:
+    """``input`` with what ``input.as_strided(size, stride, storage_offset)`` shows replaced by ``src``."""
+    if tuple(src.shape) != tuple(size):
+        raise ShapeError(f"expected src to have a size equal to the slice of self. src size = {list(src.shape)}, slice size = "
+                         f"{list(size)}")
+    at = np.full(tuple(size), storage_offset or 0, np.int64)
+    for k, (n, s) in enumerate(zip(size, stride)):
+        at += (np.arange(n, dtype=np.int64) * s).reshape((-1,) + (1,) * (len(size) - 1 - k))
+    flat = clone(input).reshape(-1)
+    return flat.index_put((from_array(at.reshape(-1), dev=input.device),), src.reshape(-1)).reshape(tuple(input.shape))
+
+
 def _copy_of(name: str, view: Any) -> Any:
     def f(input: Tensor, *args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
         made = view(input, *args, **kwargs)
@@ -60,7 +76,7 @@ view_copy, unfold_copy = _copy_of("view", shape.view), _copy_of("unfold", rearra
 diagonal_copy, as_strided_copy = _copy_of("diagonal", diagonal), _copy_of("as_strided", as_strided)
 detach_copy = _copy_of("detach", Tensor.detach)
 
-NAMES = ["select_scatter", "slice_scatter", "diagonal_scatter", "expand_copy", "permute_copy", "narrow_copy", "select_copy",
-         "squeeze_copy", "unsqueeze_copy", "t_copy", "transpose_copy", "unbind_copy", "split_copy", "split_with_sizes_copy",
-         "view_copy", "unfold_copy", "diagonal_copy", "as_strided_copy", "detach_copy"]
-METHODS = ["select_scatter", "slice_scatter", "diagonal_scatter", "narrow_copy"]
+NAMES = ["as_strided_scatter", "select_scatter", "slice_scatter", "diagonal_scatter", "expand_copy", "permute_copy",
+         "narrow_copy", "select_copy", "squeeze_copy", "unsqueeze_copy", "t_copy", "transpose_copy", "unbind_copy",
+         "split_copy", "split_with_sizes_copy", "view_copy", "unfold_copy", "diagonal_copy", "as_strided_copy", "detach_copy"]
+METHODS = ["as_strided_scatter", "select_scatter", "slice_scatter", "diagonal_scatter", "narrow_copy"]

@@ -45,6 +45,8 @@ SMOOTH: list[tuple[str, Any, tuple[np.ndarray, ...]]] = [
     ("detach_", lambda m, x: m.detach_(x * 1) + x, (A,)),
     ("conj_physical_", lambda m, x: m.conj_physical_(x * 1), (A,)),
     ("addmv_", lambda m, x, a, v: m.addmv_(x * 1, a, v, beta=2), (A[:, 0], A, V)),
+    ("as_strided_scatter", lambda m, x, s: m.as_strided_scatter(x.detach(), s[:2, :2], (2, 2), (4, 3), 2), (A, B)),
+    ("polygamma_", lambda m, x: (x * 1).polygamma_(1), (np.abs(A) + 0.5,)),
     ("ormqr", lambda m, x: m.ormqr(*m.geqrf(m.tensor(TALL)), x), (R.standard_normal((6, 2)),)),
     ("ormqr right", lambda m, x: m.ormqr(*m.geqrf(m.tensor(TALL)), x, left=False), (R.standard_normal((2, 6)),)),
     ("ormqr transposed", lambda m, x: m.ormqr(*m.geqrf(m.tensor(TALL)), x, transpose=True), (R.standard_normal((6, 2)),)),
@@ -135,3 +137,24 @@ def test_refusals(call: Any) -> None:
             call(m)
         kinds.append(info.type)
     assert issubclass(kinds[0], kinds[1]) or issubclass(kinds[0], RuntimeError), kinds
+
+
+def test_what_a_strided_scatter_keeps_gets_the_gradient() -> None:
+    """torch 2.13 gives the input the gradient of what was replaced."""
+    x = graphc.tensor(A, requires_grad=True)
+    graphc.as_strided_scatter(x, graphc.zeros(2, 2, dtype=graphc.float64), (2, 2), (4, 3), 2).sum().backward()
+    want = np.ones(15)
+    want[[2, 5, 6, 9]] = 0
+    assert x.grad is not None and x.grad.tolist() == want.reshape(3, 5).tolist()
+
+
+def test_what_tensors_tell() -> None:
+    for m in (graphc, torch):
+        t = m.arange(24.0).reshape(2, 3, 4)
+        assert t.dim_order() == (0, 1, 2) and t.transpose(0, 2).dim_order() == (2, 1, 0) and t.const_data_ptr() == t.data_ptr()
+        assert m.empty_permuted((2, 3, 4), (0, 2, 1)).stride() == (12, 1, 3) and not t.is_xpu and t.grad_dtype == t.dtype
+        got = m.tensor([1.0, 2.0]).map2_(m.tensor([3.0, 4.0]), m.tensor([5.0, 6.0]), lambda a, b, c: a + b * c)
+        assert got.tolist() == [16, 26]
+        with pytest.raises(RuntimeError):
+            m.empty_permuted((2, 3), (0, 2, 1))
+        assert m.from_dlpack(m.to_dlpack(t)).tolist() == t.tolist() if m is torch else m.to_dlpack(t) is not None
