@@ -202,10 +202,12 @@ def sym_sum(args: Sequence[Any]) -> Any:
 
 
 def get_device_module(device: Any = None) -> Any:
-    """``graphc.cuda`` or ``graphc.cpu``, by a device or its name. RuntimeError for another."""
+    """``graphc.cuda`` or ``graphc.cpu``, by a device or its name (None: what there is). RuntimeError for another."""
     import importlib
 
-    name = "cpu" if device is None else str(getattr(device, "type", device)).split(":")[0]
+    if device is None:
+        device = "cuda" if importlib.import_module(f"{__package__}.cuda").is_available() else "cpu"
+    name = str(getattr(device, "type", device)).split(":")[0]
     if name not in ("cpu", "cuda"):
         raise RuntimeError(f"Invalid device type {name!r}: graphc has no module of that name")
     return importlib.import_module(f"{__package__}.{name}")

@@ -129,6 +129,13 @@ class TensorInfo:
     def is_signed(self) -> bool:
         return self.dtype.is_signed
 
+    def record_stream(self, stream: Any) -> None:
+        """Work on ``stream`` uses this tensor's memory: it is reused when that work is done. (Programs recorded here see to it
+        themselves; this is for other libraries.)"""
+        if self.is_cpu:
+            raise NotImplementedError("record_stream: a tensor in host memory belongs to no stream")
+        evaluated(self._v).buffer.record_stream(stream)
+
     def share_memory_(self) -> Any:
         """Accepted: tensors travel between processes by value."""
         return self

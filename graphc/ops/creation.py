@@ -92,7 +92,8 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
         raise TypeError("new(): invalid data type 'str'")
     if hasattr(data, "__cuda_array_interface__"):
         return _finish(as_tensor(data, dtype, device).clone(), requires_grad)
-    return _finish(from_array(as_array(data, dtype), dev=require(device)), requires_grad)
+    t = from_array(as_array(data, dtype), dev=require(device))
+    return _finish(t.pin_memory() if pin_memory else t, requires_grad)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
@@ -152,7 +153,8 @@ def _sized(fill: Any) -> Any:
         if not size:
             size = ((),)
         v = _constant(shape_arg(size), fill, dtype or dtypes.get_default_dtype(), require(device))
-        return _finish(to_out(out, v), requires_grad)
+        t = to_out(out, v)
+        return _finish(t.pin_memory() if pin_memory else t, requires_grad)
 
     return f
 

@@ -297,6 +297,7 @@ def case_pinned_memory_and_loader() -> None:
     for a, b in loader:
         assert a.is_pinned() and b.is_pinned() and a.cuda(non_blocking=True).is_cuda
     assert p.numpy().shape == (3,)
+    assert torch.zeros(3, pin_memory=True).is_pinned() and torch.tensor([1.0], pin_memory=True).is_pinned()
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -591,6 +592,32 @@ def case_memory_comes_back() -> None:
     torch.cuda.empty_cache()
 
 
+def case_threads() -> None:
+    """Each records its own programs; plans, scalars and results of one plan are used by one at a time."""
+    import threading
+
+    x = torch.randn(12, 12)
+    y, wrong = x.cuda(), []
+    torch.cuda.synchronize()
+
+    def work(k: int) -> None:
+        for i in range(4):
+            if abs((y * k + i).relu().sum().item() - (x * k + i).relu().sum().item()) > 1e-2:
+                wrong.append((k, i))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong, wrong
+    pending, found = y * 3, []
+    reader = threading.Thread(target=lambda: found.append(pending.sum().item()))
+    reader.start()
+    reader.join()
+    assert abs(found[0] - x.sum().item() * 3) < 1e-3
+
+
 def case_streams_and_events() -> None:
     x = torch.randn(50, device="cuda")
     s = torch.cuda.Stream()
@@ -599,6 +626,10 @@ def case_streams_and_events() -> None:
         y = y + 1
         torch.cuda.current_stream().synchronize()
     assert np.allclose(y.tolist(), (x * 2 + 1).tolist())
+    torch.cuda.current_stream().wait_stream(s)
+    z = y + 1
+    y.record_stream(torch.cuda.current_stream())
+    assert np.allclose(z.tolist(), (x * 2 + 2).tolist()) and torch.get_device_module() is torch.cuda
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     (x * 2).tolist()

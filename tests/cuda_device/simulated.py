@@ -7,6 +7,7 @@ A process that calls :func:`install` with kernels must have been started with TR
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,14 @@ class Refusing:
 def install(kernels: bool = True, devices: int = 1, total: int = 1 << 28, eager: bool = True) -> FakeCuda:
     """Make this process see ``devices`` simulated devices."""
     fake = FakeCuda(devices=devices, total=total, eager=eager)
+    lock, step = threading.RLock(), fake.step
+
+    def one_at_a_time(stream: Any) -> None:
+        with lock:  # queues of work and the interpreter are no place for two threads
+            if stream.ops:
+                step(stream)
+
+    fake.step = one_at_a_time  # type: ignore[method-assign]
     driver.reset(lambda: fake)
     if kernels:
         import interpreter
