@@ -451,7 +451,7 @@ def test_plans_of_a_device_recompute_too() -> None:
 def test_the_verifier_accepts_it(monkeypatch) -> None:
     monkeypatch.setattr(config, "VERIFY", 2)
     net = stack(3, 24, attend=True)
-    train(net, *data(64, 8, 24), 0.2, 1)
+    train(net, *data(33, 5, 24), 0.2, 1)
 
 
 def test_flops() -> None:
