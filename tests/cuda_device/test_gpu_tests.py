@@ -14,7 +14,7 @@ from graphc.codegen.triton import compiler
 GPU = Path(__file__).resolve().parent.parent / "gpu"
 PARTS = {
     "rows": ("test_gpu_rows.py", "test_row and float32 or test_large and (erf or add)", 120),
-    "fuzz": ("test_gpu_fuzz.py", "fused_programs and 0 or library and 3000 or loops", 4),
+    "fuzz": ("test_gpu_fuzz.py", "fused_programs and 0 or found or library and 3000 or loops", 7),
     "products": ("test_gpu_products.py", "descriptors and bfloat16 or pointers and (nn or tt) or gradients or errors", 12),
     "models": ("test_gpu_models.py", "test_training and (mlp or lstm) or compiled and (default or autotune) or eager", 5),
 }

@@ -36,6 +36,12 @@ def test_fused_programs(start: int) -> None:
         agree(seed, programs.grow(seed, nodes=(12, 30)))
 
 
+@pytest.mark.parametrize("seed", [155, 163, 191])
+def test_what_the_fuzz_found(seed: int) -> None:
+    """155: random numbers whose seed is a reduction's result. 163, 191: masks that are one number (the simulated device)."""
+    agree(seed, programs.grow(seed, nodes=(12, 30)))
+
+
 @pytest.mark.parametrize("start", range(3000, some(3200, 3006), some(20, 3)))
 def test_programs_with_library_calls(start: int) -> None:
     for seed in range(start, start + some(20, 3)):

@@ -98,8 +98,8 @@ def _bf16_bits(x: np.ndarray) -> np.ndarray:
 
 
 def repair() -> None:
-    """Interpreter defects that matter here: bfloat16 (held as bit patterns) is truncated and multiplied as integers, and
-    NumPy 2.4 refuses its conversion of loop bounds to int."""
+    """Interpreter defects that matter here: bfloat16 (held as bit patterns) is truncated and multiplied as integers, a scalar
+    comparison of floats becomes a block of floats, and NumPy 2.4 refuses its conversion of loop bounds to int."""
     import triton.language as tl
     import triton.runtime.interpreter as interp
 
@@ -124,6 +124,13 @@ def repair() -> None:
         tensor.__index__ = lambda self: int(np.asarray(self.handle.data).reshape(-1)[0])
         return out
 
+    old_splat = builder.create_splat
+
+    def create_splat(self: Any, shape: Any, h: Any) -> Any:
+        out = old_splat(self, shape, h)
+        return interp.TensorHandle(out.data.astype(np.bool_), out.dtype) if h.data.dtype == np.bool_ else out
+
+    builder.create_splat = create_splat
     builder.create_dot, interp._convert_float, interp._patch_lang_tensor = create_dot, convert, patch
 
 

@@ -227,7 +227,8 @@ class Printer:
             v = self.ix(s.attr, env)
             at = f"tl.full([], {v.text}, tl.int64)" if not s.attr.terms else v.text
             seed, offset = [env[a].text for a in s.args]
-            return Val(self.let(name, f"philox({seed}, {offset}, {at})", self.note(i)), v.shape)
+            shape = v.shape.union(*[env[a].shape for a in s.args])  # a seed may be computed, by a reduction for example
+            return Val(self.let(name, f"philox({seed}, {offset}, {at})", self.note(i)), shape)
         if s.op == "check":
             return self.check(i, env)
         args = [env[a] for a in s.args]
