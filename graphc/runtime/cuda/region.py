@@ -227,6 +227,19 @@ class _HostPart:
         return self.plan.run.to_text() if hasattr(self.plan.run, "to_text") else "NumPy"
 
 
+def _dump(program: Program) -> None:
+    """What GRAPHC_DUMP asks for: the graph, the launches, the sources of kernels."""
+    from ...ir import dump
+
+    if "plan" in config.DUMP:
+        dump.emit("plan", program.graph)
+    if "kernels" in config.DUMP:
+        dump.emit_text("kernels", program.to_text())
+    if "src" in config.DUMP:
+        for x in program.kernels():
+            dump.emit_text(f"src.{x.printed.symbol}", x.printed.source, ".py")
+
+
 class _DevicePart:
     """A part on a device; on the host between copies if it cannot be compiled."""
 
@@ -237,6 +250,8 @@ class _DevicePart:
         try:
             self.program = self._compiled()
             graph = self.program.graph
+            if config.DUMP:
+                _dump(self.program)
         except CompileError as error:
             if config.STRICT:
                 raise
