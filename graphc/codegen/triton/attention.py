@@ -207,6 +207,9 @@ class Text:
     def slope(self, transposed: bool, masked: bool, depth: int) -> None:
         """``change``, the gradient of what the softmax reads, becomes that of the unscaled scores."""
 
+    def common(self) -> None:
+        """What is computed before a loop over heads."""
+
     def turned(self, name: str) -> None:
         """Give a factor of the scores the sign of the scale, where that is only known at run time."""
 
@@ -397,6 +400,7 @@ def backward_keys(p: Problem, keys: Sequence[Any], dk: Any, dv: Any, delta: Any,
     w.line(f"acc_v = tl.zeros(({t.y}, {pow2(p.value_depth)}), tl.float32)")
     depth = 1
     if p.group > 1:
+        w.common()
         w.line(f"for member in range({p.group}):")
         depth = 2
     w.line(f"h = g * {p.group} + member" if p.group > 1 else "h = g", depth)

@@ -31,6 +31,7 @@ from .library_row import Library, Made
 from .printer import Arg, Printed, assemble
 from .tiling import WIDE
 
+COSTLY = frozenset(("exp", "exp2", "expm1", "log", "log2", "log1p", "tanh", "sin", "cos", "erf"))  # take many registers
 TILE = -1  # among the axes a statement depends on: the scores themselves, or what is made of them
 
 
@@ -246,23 +247,34 @@ class Scored(Text):
         return [self.env[name][o] for o in pc.outs]
 
     # ----------------------------------------------------------------------------------------------- hooks of the text
+    def common(self, depth: int = 1) -> None:
+        """What depends on nothing: printed once, before any loop."""
+        for name, (pc, _) in self.pieces.items():
+            for i in range(len(pc.stmts)):
+                if not pc.deps[i]:
+                    self.statement(name, i, (), False, depth)
+        if self.after is not None and self.after >= 0 and not self.pieces["slope"][0].deps[self.after]:
+            self.line(f"after = {self.env['slope'][self.after]}", depth)
+
     def prepare(self, depth: int = 1) -> None:
         """What depends on the head alone."""
+        if depth == 1:
+            self.common()
         rest = "h"
         for d in range(self.n - 1, -1, -1):
             self.line(f"h{d} = {rest}{f' % {self.p.lead[d]}' if d else ''}", depth)
             rest = f"({rest} // {self.p.lead[d]})"
         for name, (pc, _) in self.pieces.items():
             for i in range(len(pc.stmts)):
-                if not pc.deps[i] & {TILE, self.n, self.n + 1}:
+                if pc.deps[i] and not pc.deps[i] & {TILE, self.n, self.n + 1}:
                     self.statement(name, i, (), False, depth)
         if self.scale_stmt >= 0:
             self.line(f"scale2 = {self.env['body'][self.scale_stmt]} * {LOG2E!r}", depth)
         if self.flips:
             self.line("sign = tl.where(scale2 < 0, -1.0, 1.0)", depth)
             self.line("scale2 = tl.abs(scale2)", depth)
-        if self.unscaled == "after":
-            self.line(f"after = {self.env['slope'][self.after or 0]}", depth)
+        if self.after is not None and self.after >= 0 and self.pieces["slope"][0].deps[self.after]:
+            self.line(f"after = {self.env['slope'][self.after]}", depth)
         if "mask" in self.pieces:
             outs = self.pieces["mask"][0].outs
             for k, o in enumerate(outs[1::2]):
@@ -493,7 +505,7 @@ def scored(x: Library) -> list[Made] | None:
     if r.p is None:
         return None
     out, rows = x.placed[0] if x.placed is not None else x.node.slot, x.node.slot + 1
-    made = attention.forward(r.p, x.keys, out, rows, tile_of("forward", r.p), r.text(False))
+    made = attention.forward(r.p, x.keys, out, rows, tile_of("forward", r.p, r.recipe), r.text(False))
     return [*r.made, (made, {out, rows}, {})]
 
 
@@ -503,18 +515,23 @@ def scored_backward(x: Library) -> list[Made] | None:
     if r.p is None:
         return None
     delta, s = x.own("delta"), x.node.slot
-    queries = attention.backward_queries(r.p, x.keys, s, delta, tile_of("queries", r.p), r.text(False))
-    keys = attention.backward_keys(r.p, x.keys, s + 1, s + 2, delta, tile_of("keys", r.p), r.text(True))
+    queries = attention.backward_queries(r.p, x.keys, s, delta, tile_of("queries", r.p, r.recipe), r.text(False))
+    keys = attention.backward_keys(r.p, x.keys, s + 1, s + 2, delta, tile_of("keys", r.p, r.recipe), r.text(True))
     return [*r.made, (queries, {s, delta}, {delta: 4 * r.p.heads * r.p.queries}), (keys, {s + 1, s + 2}, {})]
 
 
-def tile_of(what: str, p: Problem) -> Tile:
+def tile_of(what: str, p: Problem, recipe: Recipe) -> Tile:
     """Block sizes: those of plain attention, with registers left for the code on the scores."""
     depth = max(p.depth, p.value_depth)
     t = attention.tile_of(what, p.dt, depth)
     if what == "keys" and t.y == 64 and p.dt.itemsize == 2:
-        return Tile(32, 128 if depth <= 64 else 64, 8, 2)
-    return replace(t, warps=8, stages=min(t.stages, 2)) if t.x * t.y >= 4096 and p.dt.itemsize == 2 else t
+        t = Tile(32, 128 if depth <= 64 else 64, 8, 2)
+    elif t.x * t.y >= 4096 and p.dt.itemsize == 2:
+        t = replace(t, warps=8, stages=min(t.stages, 2))
+    nodes = [*recipe.body.nodes, *(recipe.slope.nodes if recipe.slope is not None else ())]
+    if any(n.op is not None and n.op.name in COSTLY for n in nodes) and min(t.x, t.y) >= 32:
+        t = replace(t, y=t.y // 2) if what == "keys" else replace(t, x=t.x // 2)
+    return t
 
 
 __all__ = ["Scored", "scored", "scored_backward"]
