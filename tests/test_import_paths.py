@@ -22,6 +22,8 @@ _inductor._: config
 _utils: _flatten_dense_tensors _unflatten_dense_tensors
 autograd.anomaly_mode: detect_anomaly set_detect_anomaly
 autograd.function: Function once_differentiable
+autograd.graph: Node get_gradient_edge increment_version register_multi_grad_hook save_on_cpu
+autograd.profiler: emit_nvtx profile record_function
 autograd.grad_mode: enable_grad inference_mode no_grad set_grad_enabled
 backends: cpu cuda cudnn mkl mkldnn mps openmp opt_einsum
 backends.cuda: enable_flash_sdp flash_sdp_enabled is_built matmul mem_efficient_sdp_enabled preferred_linalg_library sdp_kernel
@@ -29,8 +31,16 @@ backends.cudnn: allow_tf32 benchmark deterministic enabled flags is_available ve
 backends.mps: is_available is_built
 backends.cpu: get_cpu_capability
 functional: broadcast_tensors cdist einsum meshgrid norm split tensordot
+export: Dim ExportedProgram dims export load save
 futures: Future collect_all wait_all
 nn._reduction: get_enum legacy_get_string
+nn.attention.flex_attention: BlockMask and_masks create_block_mask create_mask flex_attention noop_mask or_masks
+nn.utils.prune: L1Unstructured global_unstructured is_pruned l1_unstructured ln_structured random_unstructured remove
+nn.utils.parametrizations: orthogonal spectral_norm weight_norm
+nn.parallel: DataParallel DistributedDataParallel gather parallel_apply replicate scatter
+signal.windows: gaussian hann kaiser
+testing: assert_allclose assert_close make_tensor
+utils.benchmark: Compare Measurement Timer
 nn.common_types: _maybe_indices_t _ratio_any_t _size_1_t _size_2_t _size_3_t _size_any_t _size_any_opt_t
 nn.grad: conv1d_input conv1d_weight conv2d_input conv2d_weight conv3d_input conv3d_weight
 nn.init: _calculate_fan_in_and_fan_out _no_grad_normal_ _no_grad_trunc_normal_ _no_grad_uniform_
@@ -45,6 +55,7 @@ optim.lr_scheduler: LRScheduler _LRScheduler
 optim.optimizer: Optimizer required
 cpu: current_device device_count is_available synchronize
 cpu.amp: GradScaler autocast
+library: CustomOpDef Library custom_op register_autograd register_fake register_kernel wrap_triton
 mps: empty_cache is_available manual_seed synchronize
 overrides: handle_torch_function has_torch_function has_torch_function_unary has_torch_function_variadic is_tensor_like
 return_types: aminmax cummax histogram kthvalue linalg_eigh linalg_svd max median min mode qr sort svd topk

@@ -22,7 +22,7 @@ torch.nn.utils.parametrize torch.nn.utils.parametrizations torch.nn.parallel tor
 torch.optim torch.optim.lr_scheduler torch.optim.swa_utils torch.autograd torch.autograd.functional torch.autograd.forward_ad
 torch.autograd.graph torch.autograd.profiler torch.func torch.linalg torch.fft torch.special torch.signal.windows
 torch.distributions torch.distributions.constraints torch.distributions.transforms torch.utils.data torch.utils.checkpoint
-torch.utils.tensorboard torch.utils.dlpack torch.amp torch.random torch.compiler torch.export torch.onnx torch.profiler
+torch.utils.tensorboard torch.utils.benchmark torch.utils.dlpack torch.amp torch.random torch.compiler torch.export torch.onnx torch.profiler
 torch.jit torch.hub torch.testing torch.futures torch.overrides torch.library torch.multiprocessing torch.distributed
 torch.cuda torch.cpu torch.mps torch.accelerator torch.backends.cuda torch.backends.cudnn torch.fx torch.nested""".split()
 KINDS = re.compile(r"quant|qu?int|q_scale|q_zero|q_per|qscheme|int_repr|sparse|cudnn|miopen|mkldnn|fbgemm|mps_|vulkan|mtia|maia|ipu|xla|hpu|"
