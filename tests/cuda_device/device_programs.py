@@ -227,6 +227,31 @@ def case_index_errors_are_seen_when_something_is_read() -> None:
     assert (table + 1).isfinite().all().item()
 
 
+def case_a_failing_step_changes_nothing() -> None:
+    w = nn.Parameter(torch.ones(4, 4, device="cuda"))
+    opt = torch.optim.SGD([w], lr=0.1)
+
+    @torch.compile
+    def step(m: Any) -> Any:
+        loss = (w * 2).sum() + torch.linalg.cholesky(m).sum()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        return loss
+
+    good = torch.eye(2, device="cuda")
+    bad = -good
+    torch.cuda.synchronize()
+    assert step(good).item() == 34 and abs(w[0, 0].item() - 0.8) < 1e-6
+    for _ in range(2):
+        fails(torch.linalg.LinAlgError, "not positive-definite", lambda: step(bad).item())
+        assert abs(w[0, 0].item() - 0.8) < 1e-6
+    assert abs(step(good).item() - 27.6) < 1e-5
+    kept = good * 3  # in one region with what fails
+    fails(torch.linalg.LinAlgError, "not positive-definite", lambda: torch.linalg.cholesky(bad * 2).tolist())
+    assert kept.sum().item() == 6
+
+
 def case_out_of_memory() -> None:
     x = torch.ones(1 << 14, device="cuda")
     fails(torch.cuda.OutOfMemoryError, "CUDA out of memory", lambda: x.expand(1 << 13, 1 << 14).add(1).tolist())

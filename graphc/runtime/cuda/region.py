@@ -23,6 +23,7 @@ from ...ir.node import Graph, leaf_value
 from ...ir.recorder import SCALAR, scalar_buffer
 from . import buffer as buffers
 from . import device as devices
+from .driver import CudaError
 from .interop import Array, contiguous
 from .program import Program
 
@@ -166,7 +167,7 @@ class RegionPlan:
         graph = self.recorded
         if isinstance(error, OutOfMemoryError):
             return self.one_by_one(bindings, wanted, error)
-        lost = not isinstance(error, (IndexError, ArithmeticError, CompileError))
+        lost = isinstance(error, CudaError)
         arrays = [b if n.op is SCALAR else leaf_value(n.avals[0], self._known(b.buffer, lost, error))
                   for n, b in zip(graph.inputs, bindings)]
         results = evaluate_each(graph, arrays)
