@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, get_origin
 
+from .futures import Future
 from .nn.module import Module
 
-__all__ = ["Attribute", "CompilationUnit", "Final", "RecursiveScriptModule", "ScriptFunction", "ScriptModule", "TracerWarning",
-           "annotate", "export", "fork", "freeze", "ignore", "is_scripting", "is_tracing", "isinstance", "load",
-           "optimize_for_inference", "save", "script", "script_if_tracing", "script_method", "trace", "trace_module", "unused",
-           "wait"]
+__all__ = ["Attribute", "CompilationUnit", "Error", "Final", "Future", "RecursiveScriptModule", "ScriptFunction",
+           "ScriptModule", "TracerWarning", "annotate", "enable_onednn_fusion", "export", "fork", "freeze", "ignore",
+           "interface", "is_scripting", "is_tracing", "isinstance", "load", "onednn_fusion_enabled", "optimize_for_inference",
+           "save", "script", "script_if_tracing", "script_method", "trace", "trace_module", "unused", "wait"]
 
 _T = TypeVar("_T")
 _ARCHIVE = ("TorchScript archives hold a program; graphc runs Python: save model.state_dict() with graphc.save and build the "
@@ -19,6 +20,10 @@ _ARCHIVE = ("TorchScript archives hold a program; graphc runs Python: save model
 
 class TracerWarning(Warning):
     """A category programs filter; nothing here warns with it."""
+
+
+class Error(RuntimeError):
+    """What TorchScript raises; nothing here does."""
 
 
 class ScriptModule(Module):
@@ -153,3 +158,25 @@ def set_fusion_strategy(strategy: list[tuple[str, int]]) -> list[tuple[str, int]
     return strategy
 
 
+def enable_onednn_fusion(enabled: bool) -> None:
+    """Accepted: kernels are graphc's own."""
+
+
+def onednn_fusion_enabled() -> bool:
+    """Whether oneDNN fuses: no."""
+    return False
+
+
+def interface(obj: type) -> type:
+    """The class itself: Python needs no declaration of an interface."""
+    return obj
+
+
+class strict_fusion:
+    """Accepted as a context manager: what is not fused shows in ``compile(f).explain()``."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        return None

@@ -18,14 +18,24 @@ from typing import Any
 
 from .ir import recorder
 
-__all__ = ["EventList", "FunctionEvent", "ProfilerAction", "ProfilerActivity", "profile", "record_function", "schedule",
-           "tensorboard_trace_handler"]
+__all__ = ["EventList", "FunctionEvent", "ProfilerAction", "ProfilerActivity", "kineto_available", "profile", "record_function",
+           "schedule", "supported_activities", "tensorboard_trace_handler"]
 
 
 class ProfilerActivity(enum.Enum):
     """What to watch; accepted, since ranges are all there is."""
 
     CPU, XPU, MTIA, CUDA, HPU = range(5)
+
+
+def supported_activities() -> set[ProfilerActivity]:
+    """What can be watched: ranges on the CPU."""
+    return {ProfilerActivity.CPU}
+
+
+def kineto_available() -> bool:
+    """Whether PyTorch's Kineto is there: no."""
+    return False
 
 
 class ProfilerAction(enum.Enum):

@@ -55,6 +55,8 @@ optim.lr_scheduler: LRScheduler _LRScheduler
 optim.optimizer: Optimizer required
 cpu: current_device device_count is_available synchronize
 cpu.amp: GradScaler autocast
+jit: Error Future enable_onednn_fusion interface onednn_fusion_enabled strict_fusion
+profiler: kineto_available supported_activities
 library: CustomOpDef Library custom_op register_autograd register_fake register_kernel wrap_triton
 mps: empty_cache is_available manual_seed synchronize
 overrides: handle_torch_function has_torch_function has_torch_function_unary has_torch_function_variadic is_tensor_like
@@ -62,7 +64,7 @@ return_types: aminmax cummax histogram kthvalue linalg_eigh linalg_svd max media
 storage: TypedStorage UntypedStorage
 torch_version: TorchVersion __version__
 types: Device Number _dtype _size
-utils.checkpoint: checkpoint checkpoint_sequential
+utils.checkpoint: check_backward_validity checkpoint checkpoint_sequential detach_variable get_device_states set_device_states
 utils.collect_env: get_pretty_env_info main
 utils.data._utils.collate: default_collate
 utils.data.dataloader: DataLoader default_collate
@@ -218,3 +220,21 @@ def test_classes_of_results() -> None:
         assert type(result) is getattr(graphc.return_types, name), name
     with graphc.cpu.amp.autocast():
         assert (x @ x).dtype is graphc.bfloat16
+
+
+def test_small_helpers_of_checkpoints_and_scripts() -> None:
+    from graphc import jit, profiler
+    from graphc.utils import checkpoint
+
+    x = graphc.ones(2, requires_grad=True)
+    a, b, c = checkpoint.detach_variable((x * 2, graphc.zeros(1), "text"))
+    assert a.is_leaf and a.requires_grad and not b.requires_grad and c == "text"
+    checkpoint.check_backward_validity([x])
+    with pytest.warns(UserWarning, match="None of the inputs"):
+        checkpoint.check_backward_validity([graphc.ones(1)])
+    with pytest.raises(RuntimeError):
+        checkpoint.detach_variable([x])  # type: ignore[arg-type]
+    checkpoint.set_device_states(*checkpoint.get_device_states(x))
+    with jit.strict_fusion():
+        assert jit.interface(int) is int and not jit.onednn_fusion_enabled() and jit.Future is graphc.futures.Future
+    assert profiler.supported_activities() == {profiler.ProfilerActivity.CPU} and not profiler.kineto_available()

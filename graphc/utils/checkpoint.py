@@ -26,8 +26,9 @@ from ..ops._generator import default_generator
 from ..tensor import Tensor, wrap
 from ._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-__all__ = ["CheckpointError", "checkpoint", "checkpoint_sequential", "noop_context_fn", "set_checkpoint_debug_enabled",
-           "set_checkpoint_early_stop"]
+__all__ = ["CheckpointError", "check_backward_validity", "checkpoint", "checkpoint_sequential", "detach_variable",
+           "get_device_states", "noop_context_fn", "set_checkpoint_debug_enabled", "set_checkpoint_early_stop",
+           "set_device_states"]
 
 
 class CheckpointError(AutogradError):
@@ -275,3 +276,26 @@ def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentra
         input = checkpoint(part(at, at + size), input, use_reentrant=use_reentrant, preserve_rng_state=preserve)
         at += size
     return part(at, len(steps))(input)
+
+
+# ----------------------------------------------------------------------------------------- what PyTorch's own needs inside
+def check_backward_validity(inputs: Sequence[Any]) -> None:
+    """Warn if no tensor among ``inputs`` requires a gradient."""
+    if not any(x.requires_grad for x in inputs if isinstance(x, Tensor)):
+        warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
+
+
+def detach_variable(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Tensors detached, requiring gradients as they did; other objects as they are. RuntimeError unless a tuple."""
+    if not isinstance(inputs, tuple):
+        raise RuntimeError(f"Only tuple of tensors is supported. Got Unsupported input type: {type(inputs).__name__}")
+    return tuple([x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in inputs])
+
+
+def get_device_states(*args: Any) -> tuple[list[int], list[Any]]:
+    """Generators of GPUs that arguments are on: none, one generator serves all devices and is restored by itself."""
+    return [], []
+
+
+def set_device_states(devices: Sequence[int], states: Sequence[Any], *, device_type: str | None = None) -> None:
+    """Accepted: see :func:`get_device_states`."""
