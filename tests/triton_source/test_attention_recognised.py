@@ -9,7 +9,7 @@ from plan_run import run_plan
 from recorded_steps import captured
 
 import graphc
-from graphc.codegen.triton import attention, passes
+from graphc.codegen.triton import attention, compiler, passes
 from graphc.codegen.triton.attention import Tile
 from graphc.codegen.triton.plan import launches, lower_plan
 from graphc.ir.interpret import run_graph
@@ -292,3 +292,15 @@ def test_float64_and_deep_heads_stay() -> None:
     for more in (dict(dt=graphc.float64), dict(depth=160)):
         _, after, _ = program("causal", **more)
         assert "scored_attention" not in names(after)
+
+
+@pytest.mark.usefixtures("triton_installed")
+def test_machine_code(monkeypatch) -> None:
+    """Code on the scores and heads in groups as machine code: tensor cores, no spills."""
+    monkeypatch.undo()
+    graphs = [program("alibi", lq=256, ls=256, depth=64, amp=True)[1], grouped(True)[1]]
+    made = [x for g in graphs for x in launches(lower_plan(g)) if x.label.startswith("attention")]
+    code = compiler.compiler(compiler.H100).get([x.printed for x in made])
+    assert len(code) == 6
+    for c in code.values():
+        assert c.spills == 0 and c.shared <= compiler.H100.shared_limit and (c.facts["mma"] or c.facts["wgmma"]), c.symbol
