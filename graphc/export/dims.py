@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ArgumentError
-from ..tensor import Tensor
 
 
 class _Auto:
@@ -76,7 +75,7 @@ def batch_arguments(mod: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dy
                 todo = [(x[k], None if spec is None else spec.get(k)) for k in x] + todo
             elif isinstance(x, (tuple, list)):
                 todo = [(y, None if spec is None else spec[i]) for i, y in enumerate(x)] + todo
-            elif isinstance(x, Tensor) or hasattr(x, "__array__"):
+            elif hasattr(x, "__array__"):  # a tensor or an array
                 axes = _axes(spec)
                 if set(axes) - {0}:
                     raise ArgumentError(f"dynamic_shapes: only axis 0 may be dynamic, got {axes} for {name!r}")
