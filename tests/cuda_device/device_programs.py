@@ -1,5 +1,5 @@
 """Programs with tensors on a device, each against the same on the host. Run as a script with ``interpreted`` or ``refused`` for a
-simulated device (see test_device_tensors.py), or ``real`` (see tests/gpu/test_gpu_tensors.py)."""
+simulated device (see device_runner.py), or ``real`` (see tests/gpu/test_gpu_tensors.py)."""
 from __future__ import annotations
 
 import copy

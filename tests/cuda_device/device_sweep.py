@@ -1,6 +1,6 @@
 """Modules and functions on the simulated device against the host: each must give the same, on the device of its operands.
 
-Run as a script: see test_device_tensors.py.
+Run as a script: see device_runner.py.
 """
 from __future__ import annotations
 

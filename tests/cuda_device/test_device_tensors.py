@@ -1,57 +1,21 @@
-"""Tensors on "cuda" with a simulated device: the programs of ``device_programs.py`` in processes of their own.
-
-Once with every kernel interpreted (needs Triton), once with a compiler that refuses everything, so that programs run on the
-host between copies: then only memory, copies and the tensors themselves are the device's.
-"""
+"""Tensors on "cuda" with a simulated device whose compiler refuses everything, so that programs run on the host between copies:
+only memory, copies and the tensors themselves are the device's. With kernels: test_device_kernels.py."""
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from graphc.codegen.triton import compiler
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-HERE = Path(__file__).resolve().parent
-NAMES = re.findall(r"^def case_(\w+)\(", (HERE / "device_programs.py").read_text(), re.MULTILINE)
-
-
-def start(script: str, mode: str, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    """A script of this folder in a process of its own."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent.parent)}
-    env.pop("GRAPHC_BACKEND", None)
-    if mode == "interpreted":
-        env["TRITON_INTERPRET"] = "1"
-        env["GRAPHC_STRICT"] = "1"
-    return subprocess.run([sys.executable, str(HERE / script), mode], capture_output=True, text=True, timeout=timeout, env=env)
-
-
-def run(mode: str) -> dict[str, str]:
-    """What each program said, by name."""
-    out = start("device_programs.py", mode)
-    said = dict(re.findall(r"^@@ (\w+) (.*?)(?=^@@ |\Z)", out.stdout, re.MULTILINE | re.DOTALL))
-    assert said.pop("end", "").strip() == "ok", out.stdout[-2000:] + out.stderr[-4000:]
-    return said
-
-
-@pytest.fixture(scope="module")
-def interpreted() -> dict[str, str]:
-    if compiler.reason():
-        pytest.skip(compiler.reason())
-    return run("interpreted")
+from device_runner import NAMES, run, start
 
 
 @pytest.fixture(scope="module")
 def refused() -> dict[str, str]:
     return run("refused")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_with_kernels(interpreted: dict[str, str], name: str) -> None:
-    assert interpreted[name].strip() == "ok", interpreted[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
