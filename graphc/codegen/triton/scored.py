@@ -528,6 +528,8 @@ def tile_of(what: str, p: Problem, recipe: Recipe) -> Tile:
         t = Tile(32, 128 if depth <= 64 else 64, 8, 2)
     elif t.x * t.y >= 4096 and p.dt.itemsize == 2:
         t = replace(t, warps=8, stages=min(t.stages, 2))
+    elif what == "queries" and p.dt.itemsize == 4 and t.x * t.y >= 1024:
+        t = replace(t, y=t.y // 2)
     nodes = [*recipe.body.nodes, *(recipe.slope.nodes if recipe.slope is not None else ())]
     if any(n.op is not None and n.op.name in COSTLY for n in nodes) and min(t.x, t.y) >= 32:
         t = replace(t, y=t.y // 2) if what == "keys" else replace(t, x=t.x // 2)
