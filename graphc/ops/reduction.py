@@ -67,7 +67,9 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype 
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dtype | None = None,
             out: Tensor | None = None) -> Tensor:
     """Mean over the elements that are not NaN."""
-    v = val(input)
+    v = val(input) if dtype is None else P.cast(val(input), dtype)
+    if v.aval.dtype.category < 2:
+        raise DTypeError(f"nanmean(): expected a floating point or complex dtype, got {v.aval.dtype.name}")
     axes = norm_dims(dim, v.aval.ndim)
     ok = P.logical_not(P.isnan(v))
     s = P.reduce("add", P.where(ok, v, P.zeros_like(v)), axes, keepdim)
@@ -194,8 +196,9 @@ def all(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Tensor | 
 
 
 @numpy_names
-def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
-    """Number of nonzero elements."""
+def count_nonzero(input: Tensor, dim: Any = None, *dims: int) -> Tensor:
+    """Number of nonzero elements over ``dim`` (all without; several as a tuple or one after the other)."""
+    dim = (dim, *dims) if dims else dim
     v = P.as_bool(val(input))
     return wrap(P.reduce("add", P.cast(v, int64), norm_dims(dim, v.aval.ndim)))
 
@@ -364,6 +367,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: dtype | None = None, out: Tensor 
     return to_out(out, _cum("mul", input, dim, dtype))
 
 
+@numpy_names
 def logcumsumexp(input: Tensor, dim: int, *, out: Tensor | None = None) -> Tensor:
     """Running logsumexp along ``dim``."""
     v = float_value(input)

@@ -273,11 +273,13 @@ def _cum_extreme(kind: str, input: Tensor, dim: int) -> tuple[Value, Value]:
     return y, P.scan("max", P.where(hit, at, P.zeros_like(at)), d)
 
 
+@numpy_names
 def cummax(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """Running maximum and the index of its latest occurrence."""
     return _pair(cummax_result, *_cum_extreme("max", input, dim), out)
 
 
+@numpy_names
 def cummin(input: Tensor, dim: int, *, out: Any = None) -> Any:
     """Running minimum and the index of its latest occurrence."""
     return _pair(cummin_result, *_cum_extreme("min", input, dim), out)
