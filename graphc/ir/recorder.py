@@ -47,6 +47,7 @@ from .tape import GradNode, OutputEdge, alias_value
 _ref = weakref.ref
 _region, _slot, _aval = attrgetter("region"), attrgetter("slot"), attrgetter("aval")
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
+_HELD = 16  # times the caps of eager programs that a compiled call may reach
 _WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
 _SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
 
@@ -279,8 +280,13 @@ def _bind_special(reg: Region, v: Value) -> int:
 
 
 def _pressure(reg: Region) -> None:
+    """Flush a full region. What a compiled call holds together may be larger: its plan decides what is in memory at once."""
     if state.tracing:
         return
+    if state.hold and not reg.must_flush and not config.EAGER:
+        node = reg.cursor
+        if node.end < _HELD * config.NODE_CAP and node.cum_bytes < _HELD * config.BYTE_CAP:
+            return
     reg.must_flush = False
     flush("cap")
 

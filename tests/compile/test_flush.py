@@ -81,3 +81,21 @@ def test_thousands_of_tiny_tensors_are_not_compiled_one_by_one() -> None:
     total.backward()
     np.testing.assert_array_equal(xs[3].grad.numpy(), [6.0, 6.0])
     assert not any(type(p.run).__name__ == "Program" and len(p.graph.nodes) > 1000 for p in recorder.PLANS.values())
+
+
+def test_a_compiled_call_is_one_program_beyond_the_caps_of_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "NODE_CAP", 50)
+    monkeypatch.setattr(config, "BYTE_CAP", 1 << 14)
+
+    @graphc.compile
+    def f(x: Any, n: int) -> Any:
+        for _ in range(n):
+            x = x.sin() + 1
+        return x
+
+    x = graphc.ones(64)
+    flushes = recorder.counters["flushes"]
+    f(x, 100)
+    assert recorder.counters["flushes"] == flushes + 1 and f.explain().breaks == {}
+    f(x, 2000)
+    assert recorder.counters["flushes"] > flushes + 2, "but not without bounds"
