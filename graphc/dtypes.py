@@ -203,3 +203,16 @@ class iinfo:
 
     def __repr__(self) -> str:
         return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+
+
+_PYTHON_TYPES = {int: int64, float: float64, complex: complex128, bool: bool_}
+
+
+def as_dtype(x: Any) -> dtype:
+    """A dtype argument: a dtype, or Python's ``int``, ``float``, ``complex`` or ``bool``. TypeError for anything else."""
+    if isinstance(x, dtype):
+        return x
+    found = _PYTHON_TYPES.get(x) if isinstance(x, type) else None
+    if found is None:
+        raise TypeError(f"argument 'dtype' must be torch.dtype, not {x.__name__ if isinstance(x, type) else type(x).__name__}")
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..device import CPU, device
-from ..dtypes import bool_, dtype
+from ..dtypes import as_dtype, bool_, dtype
 from .node import Value
 from .optable import OPS
 from .recorder import apply, scalar_buffer, state
@@ -99,6 +99,8 @@ def cast(x: Value, dt: dtype) -> Value:
     """Convert the dtype; no node when it is the same already."""
     if x.aval.dtype is dt:
         return x
+    if dt.__class__ is not dtype:
+        return cast(x, as_dtype(dt))
     if dt.category < 2 and x.gfn is not None and state.grad:  # integers carry no gradient
         state.grad = False
         try:

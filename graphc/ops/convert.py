@@ -25,8 +25,8 @@ def to(input: Tensor, *args: Any, dtype: DType | None = None, device: Any = None
     """``t.to(dtype)``, ``t.to(device)``, ``t.to(device, dtype)``, ``t.to(other)``; returns ``t`` itself when nothing
     changes."""
     for a in args:
-        if isinstance(a, DType):
-            dtype = a
+        if isinstance(a, (DType, type)):
+            dtype = dtypes.as_dtype(a)
         elif isinstance(a, Tensor):
             dtype, device = a.dtype, a.device
         elif isinstance(a, (str, int, Device)) and not isinstance(a, bool):

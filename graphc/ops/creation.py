@@ -80,6 +80,7 @@ def _plain(data: Any) -> Any:
 def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False,
            pin_memory: bool = False) -> Tensor:
     """A new leaf tensor holding a copy of ``data`` (numbers, nested sequences, arrays)."""
+    dtype = None if dtype is None else dtypes.as_dtype(dtype)
     if isinstance(data, Tensor):
         v = data.detach()._read()
         if dtype is not None:
@@ -133,7 +134,7 @@ def full(size: Any, fill_value: Any, *, out: Tensor | None = None, dtype: DType 
     """A tensor of one number (its dtype follows the number unless given)."""
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
-    dt = dtype or dtypes.default_for_category(dtypes.scalar_category(fill_value))
+    dt = dtypes.as_dtype(dtype or dtypes.default_for_category(dtypes.scalar_category(fill_value)))
     v = _constant(shape_arg((size,) if not isinstance(size, int) else (size,)), fill_value, dt, require(device))
     return _finish(to_out(out, v), requires_grad)
 
@@ -152,7 +153,7 @@ def _sized(fill: Any) -> Any:
           requires_grad: bool = False, pin_memory: bool = False, names: Any = None, memory_format: Any = None) -> Tensor:
         if not size:
             size = ((),)
-        v = _constant(shape_arg(size), fill, dtype or dtypes.get_default_dtype(), require(device))
+        v = _constant(shape_arg(size), fill, dtypes.as_dtype(dtype or dtypes.get_default_dtype()), require(device))
         t = to_out(out, v)
         return _finish(t.pin_memory() if pin_memory else t, requires_grad)
 
@@ -229,6 +230,7 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = N
     """start, start+step, ... below end; int64 when all arguments are integers."""
     if end is None:
         start, end = 0, start
+    dtype = None if dtype is None else dtypes.as_dtype(dtype)
     start, end, step = [x.item() if isinstance(x, Tensor) else x for x in (start, end, step)]
     if dtype is dtypes.int64:  # this dtype alone cuts the ends to integers first, as in PyTorch
         whole = [int(x) if math.isfinite(x) else x for x in (start, end, step)]

@@ -315,6 +315,9 @@ def interpolate(input: Tensor, size: Any = None, scale_factor: Any = None, mode:
     """Resize the spatial dimensions: nearest, nearest-exact, linear, bilinear, bicubic, trilinear, area."""
     v = val(input)
     n = v.aval.ndim - 2
+    if not 1 <= n <= 3:
+        raise NotImplementedError("Input Error: Only 3D, 4D and 5D input Tensors supported "
+                                  f"(got {v.aval.ndim}D) for the modes: {mode}")
     if (size is None) == (scale_factor is None):
         raise ValueError("either size or scale_factor should be defined" if size is None
                          else "only one of size or scale_factor should be defined")
