@@ -27,6 +27,7 @@ _alive = weakref.ref.__call__
 _planner: list[Callable[[Graph], Any]] = []
 PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
 _PLAN_LIMIT = 4096
+FEW = 16  # values that are looked at one by one sooner than in columns
 counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
 
 
@@ -106,6 +107,11 @@ def _holders(reg: Region, donors: Sequence[int]) -> tuple[list[Value], list[int]
 
 def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
     """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
+    if len(donors) < FEW:
+        written: dict[int, int] = {}
+        for key in [id(w[1]) for w in reg.writes]:
+            written[key] = written.get(key, 0) + 1
+        return [k for k in donors if _is_unheld(reg.bindings[k], written)]
     values, held, buffers, shared = _holders(reg, donors)
     n = len(donors)
     if (held == [_HELD] * n and shared == [_BUFFER] * n and all(map(_writeable, buffers))
@@ -115,21 +121,30 @@ def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
             if h == _HELD and c == _BUFFER and v.__class__ is Value and b.flags.writeable]
 
 
+def _is_unheld(v: Value, written: dict[int, int]) -> bool:
+    return (_count(v) - written.get(id(v), 0) == _HELD_ONE and v.__class__ is Value and _count(v.buffer) == _BUFFER_ONE
+            and v.buffer.flags.writeable)
+
+
 _count = sys.getrefcount
 _first, _second, _buffer, _writeable = itemgetter(0), itemgetter(1), attrgetter("buffer"), attrgetter("flags.writeable")
 
 
-def _held_by_region() -> tuple[int, int]:
-    """Reference counts :func:`_holders` sees of a value only its region holds, and of its buffer (they differ between Python
-    versions)."""
+def _held_by_region() -> tuple[int, int, int, int]:
+    """Reference counts :func:`_holders` and :func:`_is_unheld` see of a value only its region holds, and of its buffer (they
+    differ between Python versions)."""
     reg = Region()
     reg.bindings.append(leaf_value(scalar_aval(float64), np.zeros(())))
     reg.leaf_slots[reg.bindings[0]] = 0
     _, held, _, shared = _holders(reg, (0,))
-    return held[0], shared[0]
+
+    def one(v: Value) -> tuple[int, int]:  # as _is_unheld sees it
+        return _count(v), _count(v.buffer)
+
+    return held[0], shared[0], *one(reg.bindings[0])
 
 
-_HELD, _BUFFER = _held_by_region()
+_HELD, _BUFFER, _HELD_ONE, _BUFFER_ONE = _held_by_region()
 _LOGGED = min(map(_count, map(_first, [(object(), None)])))  # reference count of what only a tuple of a list holds
 
 

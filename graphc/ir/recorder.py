@@ -25,6 +25,7 @@ from ..dtypes import bool_, dtype, float64, int64
 from ..errors import GraphcError
 from .exports import export, is_exported
 from .flush import (
+    FEW,
     PLANS,
     _evaluate_foreign,
     _planner,
@@ -145,6 +146,8 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
 def _column_slots(reg: Region, column: Sequence[Value]) -> list[int]:
     """Slots of values, most often all results of this region or all evaluated: told without a step of Python for each. Leaves
     that entered together at this point of the program before enter as one block."""
+    if len(column) < FEW:
+        return [v.slot if v.region is reg else _bind(reg, v) for v in column]
     regions = {*map(_region, column)}
     if regions == {reg}:
         return [*map(_slot, column)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..dtypes import dtype, float32, float64
 from ..ir import build as P
+from ..ir.flush import FEW
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply_each, scalar, scalars, state
@@ -81,17 +82,25 @@ def _update(op: str, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor
     return results
 
 
-_value, _alias, _gfn, _region = attrgetter("_v"), attrgetter("_alias"), attrgetter("gfn"), attrgetter("region")
+_alias, _gfn, _region = attrgetter("_alias"), attrgetter("gfn"), attrgetter("region")
 
 
 def _values(tensors: Sequence[Tensor]) -> list[Value]:
     """What the tensors hold now."""
-    return [t._read() for t in tensors] if any(map(_alias, tensors)) else [*map(_value, tensors)]
+    return [t._v if t._alias is None else t._read() for t in tensors]
 
 
 def _write(tensors: Sequence[Tensor], olds: Sequence[Value], news: Sequence[Value]) -> None:
     """Every tensor's ``_write``, in columns where that comes to a log entry and a new value."""
     region = state.region
+    if len(tensors) < FEW:
+        for t, v, new in zip(tensors, olds, news):
+            if t._alias is None and v.__class__ is Value and v.region is not region:
+                list.append(region.writes, (t, v, region.slots))
+                t._v = new
+            else:
+                t._write(new)
+        return
     if any(map(_alias, tensors)) or {*map(type, olds)} != {Value} or region in {*map(_region, olds)}:
         for t, new in zip(tensors, news):
             t._write(new)

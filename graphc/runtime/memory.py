@@ -5,6 +5,7 @@ any more are kept for the next result of the same size. How much is kept is boun
 """
 from __future__ import annotations
 
+import ctypes
 import glob
 import math
 import os
@@ -16,41 +17,39 @@ import numpy as np
 
 from ..errors import OutOfMemoryError
 
-LARGE = 1 << 18  # bytes; smaller arrays come from NumPy, which is as fast
+LARGE = 1 << 16  # bytes; smaller arrays come from NumPy, which is as fast
 ALIGN = 64
 _KEEP = 1 << 26  # bytes that may always be kept
-_BITS = np.dtype(np.uint16)
 
 
 class _Pool:
     """Process-wide state: free blocks by size, bytes kept and in use, the arena."""
 
     lock = threading.RLock()
-    free: dict[int, list[np.ndarray]] = {}
+    free: dict[int, list[tuple[np.ndarray, int]]] = {}  # by size: arrays of bytes, each with the aligned address in it
     kept = 0
     used = 0
     arena: np.ndarray = np.empty(0, np.uint8)
     arena_base = 0
 
 
-class _Block:
-    """Owner of one buffer: the array made from it keeps it alive, and its end gives the memory back."""
+@cache
+def _owner(size: int) -> Any:
+    """The type of what owns a block of ``size`` bytes: the array over it keeps it alive, and its end gives the memory back.
+    (An array over an object that lends its memory is made in half a microsecond; one by ``__array_interface__`` takes four.)"""
 
-    __slots__ = ("raw", "size", "__array_interface__")
+    class Owner(ctypes.c_char * size):  # type: ignore[misc]
+        __slots__ = ("home",)
+        home: tuple[np.ndarray, int]
 
-    def __init__(self, raw: np.ndarray, size: int, shape: tuple[int, ...], dt: np.dtype):
-        self.raw, self.size = raw, size
-        start = raw.__array_interface__["data"][0]
-        at = -(-start // ALIGN) * ALIGN
-        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dt.str, "data": (at, False)}
+        def __del__(self, pool: Any = _Pool, size: int = size) -> None:
+            with pool.lock:
+                pool.used -= size
+                if pool.kept + size <= max(_KEEP, pool.used):
+                    pool.kept += size
+                    pool.free.setdefault(size, []).append(self.home)
 
-    def __del__(self) -> None:
-        pool = _Pool
-        with pool.lock:
-            pool.used -= self.size
-            if pool.kept + self.size <= max(_KEEP, pool.used):
-                pool.kept += self.size
-                pool.free.setdefault(self.size, []).append(self.raw)
+    return Owner
 
 
 def _raw(nbytes: int, what: str = "") -> np.ndarray:
@@ -68,24 +67,24 @@ def _raw(nbytes: int, what: str = "") -> np.ndarray:
 def empty(shape: tuple[int, ...], dt: np.dtype) -> np.ndarray:
     """An uninitialised C-contiguous array; its memory is reused when the last reference goes."""
     nbytes = math.prod(shape) * dt.itemsize
-    known = dt.char in "?bBhHiIlLqQefdFD"
-    if nbytes < LARGE or not known and dt.itemsize != 2:
+    if nbytes < LARGE:
         return np.empty(shape, dt)
     size = -(-nbytes // 65536) * 65536
     pool = _Pool
     with pool.lock:
         stack = pool.free.get(size)
-        raw = stack.pop() if stack else None
-        if raw is not None:
+        home = stack.pop() if stack else None
+        if home is not None:
             pool.kept -= size
             pool.used += size
-    if raw is None:
+    if home is None:
         raw = _raw(size, f" for a tensor of shape {list(shape)} and dtype {dt.name}")
+        home = raw, -(-raw.ctypes.data // ALIGN) * ALIGN
         with pool.lock:
             pool.used += size
-    if known:
-        return np.asarray(_Block(raw, size, shape, dt))
-    return np.asarray(_Block(raw, size, shape, _BITS)).view(dt)  # bfloat16, which the array interface cannot name
+    owner = _owner(size).from_address(home[1])
+    owner.home = home
+    return np.ndarray(shape, dt, owner)
 
 
 @cache

@@ -96,6 +96,6 @@ def test_a_compiled_call_is_one_program_beyond_the_caps_of_eager_ones(monkeypatc
     x = graphc.ones(64)
     flushes = recorder.counters["flushes"]
     f(x, 100)
-    assert recorder.counters["flushes"] == flushes + 1 and f.explain().breaks == {}
+    assert f.explain().breaks == {} and f.explain().plans == 1 and recorder.counters["flushes"] <= flushes + 2
     f(x, 2000)
     assert recorder.counters["flushes"] > flushes + 2, "but not without bounds"
