@@ -136,7 +136,7 @@ def _held_by_region() -> tuple[int, int, int, int]:
     reg = Region()
     reg.bindings.append(leaf_value(scalar_aval(float64), np.zeros(())))
     reg.leaf_slots[reg.bindings[0]] = 0
-    _, held, _, shared = _holders(reg, (0,))
+    held, shared = _holders(reg, (0,))[1::2]  # and the lists of values and buffers are gone again
 
     def one(v: Value) -> tuple[int, int]:  # as _is_unheld sees it
         return _count(v), _count(v.buffer)

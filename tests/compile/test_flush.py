@@ -99,3 +99,20 @@ def test_a_compiled_call_is_one_program_beyond_the_caps_of_eager_ones(monkeypatc
     assert f.explain().breaks == {} and f.explain().plans == 1 and recorder.counters["flushes"] <= flushes + 2
     f(x, 2000)
     assert recorder.counters["flushes"] > flushes + 2, "but not without bounds"
+
+
+@pytest.mark.parametrize("many", [1, 30])
+def test_memory_that_another_value_holds_is_not_given_away(many: int) -> None:
+    xs = [graphc.full((80, 80), float(k)) for k in range(many)]
+    graphc.stack(xs).sum().item()
+    kept = [x.clone() for x in xs]  # a clone shares the memory until one of both is written
+
+    @graphc.compile
+    def update() -> None:
+        for x in xs:
+            x.mul_(2).add_(1)
+
+    for _ in range(3):
+        update()
+    for k, x in enumerate(kept):
+        np.testing.assert_array_equal(x.numpy(), np.full((80, 80), float(k), np.float32))
