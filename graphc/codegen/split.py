@@ -3,9 +3,12 @@
 Algorithm: forward sweep. A reduction with few tasks and much work is done in two steps: its outermost reduced axis is cut
 into about 32 parts, every part is reduced on its own, and the parts are combined by a second, small reduction. What is
 left over when the axis has no suitable divisor is reduced separately. The partition depends on sizes only, so the result
-does not depend on the number of threads. 16-bit floats are widened first, since they accumulate in float32.
+does not depend on the number of threads. 16-bit floats are widened first, since they accumulate in float32. Long sums of
+floats are cut too, however many results there are, since every accumulator's error grows with its length.
 """
 from __future__ import annotations
+
+import math
 
 from ..dtypes import bfloat16, float16, float32
 from ..ir.node import Graph, GraphBuilder, Node
@@ -14,6 +17,8 @@ from ..ir.optable import OPS
 PARTS = 32
 COLUMNS = 64  # results one task computes side by side when the last axis is kept
 SMALL, LARGE = 1 << 16, 1 << 18  # elements
+LANES = 16  # accumulators of a row's sum, at least
+CHAIN, LINK = 1 << 13, 1 << 10  # float32 additions in a row: so many are cut into pieces of so many, for accuracy
 _BINARY = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "any": "bit_or", "all": "bit_and"}
 
 
@@ -40,6 +45,8 @@ def wanted(node: Node) -> bool:
     x, axes = node.in_avals[0], node.attrs[1]
     if x.size < SMALL or not axes or x.shape[min(axes)] < 4 or node.avals[0].dtype.is_complex:
         return False
+    if chain(node) > CHAIN:
+        return True
     rows = node.avals[0].size
     last = x.ndim - 1
     if last not in axes:
@@ -47,10 +54,19 @@ def wanted(node: Node) -> bool:
     return rows < (8 if x.size >= LARGE else 2)
 
 
-def parts_of(n: int) -> int:
-    """A divisor of n near PARTS, or 0."""
-    good = [s for s in range(8, 2 * PARTS + 1) if n % s == 0]
-    return min(good, key=lambda s: abs(s - PARTS)) if good else 0
+def chain(node: Node) -> int:
+    """About how many additions one accumulator makes one after the other; 0 where that costs no accuracy."""
+    x, (kind, axes) = node.in_avals[0], node.attrs
+    if kind != "add" or x.dtype not in (float32, float16, bfloat16):
+        return 0
+    length = x.size // max(1, node.avals[0].size)
+    return length // LANES if x.ndim - 1 in axes else length
+
+
+def parts_of(n: int, near: int = PARTS) -> int:
+    """A divisor of n near ``near``, or 0."""
+    good = [s for s in range(8, 2 * near + 1) if n % s == 0]
+    return min(good, key=lambda s: abs(s - near)) if good else 0
 
 
 def split_node(b: GraphBuilder, node: Node, x: int) -> int:
@@ -61,13 +77,20 @@ def split_node(b: GraphBuilder, node: Node, x: int) -> int:
     if narrow is not None:
         x = b.emit(OPS["cast"], (x,), (float32,), node.loc)
     axis = min(axes)
+    parts = PARTS
+    if chain(node) > CHAIN:
+        parts = max(PARTS, chain(node) // LINK)
+        if axes == tuple(range(axis, axis + len(axes))):  # as one axis, which can be cut anywhere
+            shape = (*av.shape[:axis], math.prod([av.shape[d] for d in axes]), *av.shape[axis + len(axes):])
+            x, axes = b.emit(OPS["reshape"], (x,), (shape,), node.loc), (axis,)
+            av = b.avals[x]
     n = av.shape[axis]
-    s = parts_of(n) if n > PARTS else n
-    main = n if s else n - n % PARTS
+    s = parts_of(n, parts) if n > parts else n
+    main = n if s else n - n % parts
     rest = None
     if main < n:
         rest = b.emit(OPS["reduce"], (_cut(b, node, x, axis, main, n),), (kind, axes), node.loc)
-        x, s = _cut(b, node, x, axis, 0, main), PARTS
+        x, s = _cut(b, node, x, axis, 0, main), parts
     shape = b.avals[x].shape
     if s < main:
         x = b.emit(OPS["reshape"], (x,), ((*shape[:axis], s, main // s, *shape[axis + 1:]),), node.loc)

@@ -240,3 +240,12 @@ def test_convolution_and_pooling(name: str) -> None:
     x, w = r.uniform(-1, 1, (2, 4, 7, 6)), r.uniform(-1, 1, (6, 4, 3, 3))
     run(lambda T, a, b: eval(CONVS[name], {"T": T, "F": T.nn.functional, "x": a, "w": b}), [(x, "float64"), (w, "float64")] if name != "conv1d"
         else [(x, "float32"), (w, "float32")], f"{name}: {CONVS[name]}")
+
+
+@pytest.mark.parametrize("shape,dims", [((3_000_017,), None), ((2, 1_500_000), 1), ((700_001, 3), 0), ((300, 100, 100), (0, 1, 2))])
+def test_long_sums_keep_their_accuracy(shape, dims) -> None:
+    """Equal values are the worst case: every accumulator rounds the same way each time."""
+    x = graphc.tensor(np.full(shape, 0.1, np.float32))
+    exact = float(np.float32(0.1)) * np.prod([shape[d] for d in ([dims] if isinstance(dims, int) else dims or range(len(shape)))])
+    for total in (x.sum() if dims is None else x.sum(dims), (x * 1).sum(dims)):
+        np.testing.assert_allclose(total.numpy(), exact, rtol=3e-5)
