@@ -114,6 +114,8 @@ class Scene:
 
     def _visit(self, x: Any) -> None:
         if isinstance(x, Tensor):
+            if _hooked(x._v.gfn):
+                raise Hidden("a tensor with hooks on its gradient")
             self.tensors.append(x)
             if x.__dict__:
                 self._mapping(x.__dict__)
@@ -210,7 +212,12 @@ class Scene:
         if isinstance(x, Generator):
             self.generators.append(x)
             return
-        if isinstance(x, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType, weakref.ref,
+        if isinstance(x, weakref.ref):
+            target = x()
+            self.guards.append((ITEM, _Referent(x), None, target))
+            self._push(target)
+            return
+        if isinstance(x, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType,
                           types.MethodWrapperType, types.GetSetDescriptorType, property, range)):
             owner = getattr(x, "__self__", None)
             if owner is not None and not isinstance(owner, types.ModuleType):
@@ -260,6 +267,18 @@ class Scene:
             if not same_state(t, state):
                 return f"a tensor of shape {list(t._v.aval.shape)}"
         return ""
+
+
+class _Referent:
+    """What a weak reference leads to as an item, for guards."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: Any):
+        self.of = of
+
+    def __getitem__(self, _: Any) -> Any:
+        return self.of()
 
 
 class _Members:
@@ -365,12 +384,19 @@ def _tensor_state(t: Tensor) -> State:
         g is not None and g._alias is not None
 
 
+def _hooked(edge: Any) -> bool:
+    """Whether something acts when a leaf's gradient arrives."""
+    return edge is not None and bool(getattr(edge, "hooks", None) or getattr(edge, "post_hooks", None))
+
+
 def same_state(t: Tensor, state: State) -> bool:
     a = t._alias
     if a is not state[0]:
         return False
     v = t._v if a is None else a.storage.value
     if v.aval is not state[1] or (v.gfn if a is None or a.leaf is None else a.leaf) is not state[2]:
+        return False
+    if _hooked(state[2]):
         return False
     g = getattr(t, "_grad", None)
     return state[3] is None if g is None else g._v.aval is state[3] and (g._alias is not None) is state[4]

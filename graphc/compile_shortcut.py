@@ -96,7 +96,7 @@ class Shortcut:
         for t, av, edge, grad in self.tensors:
             v, g = t._v, t._grad
             if v.aval is not av or v.gfn is not edge or v.region is not None or v.__class__ is not Value \
-                    or t._alias is not None:
+                    or t._alias is not None or edge is not None and (edge.hooks or edge.post_hooks):
                 return None
             if (g is not None) if grad is None else (g is None or g._v.aval is not grad or g._alias is not None):
                 return None

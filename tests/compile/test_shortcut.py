@@ -199,3 +199,31 @@ def test_an_index_checked_before_an_update_in_place(mode: str) -> None:
     for p, was in zip(net.parameters(), state):
         np.testing.assert_array_equal(p.detach().numpy(), was)
     assert np.isfinite(step(x, y).item())
+
+
+def test_hooks_on_leaves_and_weak_references_are_seen(taken: list[bool]) -> None:
+    import weakref
+
+    fast, slow = Training(), Training(mode=None)
+    fast.run(20), slow.run(20)
+    for t in (fast, slow):
+        t.net[0].weight.register_hook(lambda g: g * 0)
+        t.net[3].bias.register_post_accumulate_grad_hook(lambda p: p.grad.mul_(2))
+    fast.run(6, 20), slow.run(6, 20)
+    same(fast, slow)
+
+    class Scale:
+        by = 2.0
+
+    scale = Scale()
+    seen = weakref.ref(scale)
+
+    @graphc.compile(mode="replay")
+    def f(x: Any) -> Any:
+        return x * seen().by  # type: ignore[union-attr]
+
+    x = graphc.ones(100, 50)
+    for _ in range(10):
+        assert f(x)[0, 0].item() == 2
+    scale.by = 3.0
+    assert f(x)[0, 0].item() == 3
