@@ -21,6 +21,7 @@ import numpy as np
 from . import dtypes
 from .compile_observe import step_of
 from .ir import recorder
+from .ir.flush import is_unheld
 from .ir.node import Value, leaf_value
 from .tensor import Tensor, wrap
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 MISS = object()  # the shortcut does not fit this call
 _MASK = (1 << 64) - 1
 _count = sys.getrefcount
+_NO_WRITES: dict[int, int] = {}
 _WRITES = frozenset(("tensor", "new grad", "no grad"))
 _SOURCES = frozenset(("tensor", "arg", "arg storage", "number", "constant"))
 
@@ -73,7 +75,7 @@ class Shortcut:
         if bindings is None:
             return MISS
         try:
-            free = _unheld(bindings, self.donors)
+            free = [k for k in self.donors if is_unheld(bindings[k], _NO_WRITES)]  # held by its tensor and by bindings
             buffers = self.plan(bindings, free)
         except Exception:  # the general way computes it again and says what is wrong, at which line
             return MISS
@@ -158,34 +160,16 @@ def _made(av: Any, buffer: Any, edge: Any) -> Value:
     return v
 
 
-def _unheld(bindings: Sequence[Any], donors: list[int]) -> list[int]:
-    """Those of ``donors`` whose Value only its tensor (and ``bindings``) holds, and whose buffer only it."""
-    out = []
-    for k in donors:
-        v = bindings[k]
-        if _count(v) == _HELD:
-            buffer = v.buffer
-            if _count(buffer) == _BUFFER and buffer.flags.writeable:
-                out.append(k)
-    return out
-
-
-def _counts() -> tuple[int, int, int, int]:
-    """Reference counts of what nobody else holds, as :func:`_unheld` and :meth:`Shortcut.commit` see them (they differ between
-    Python versions): a Value, its buffer, a gradient, its Value."""
+def _counts() -> tuple[int, int]:
+    """Reference counts :meth:`Shortcut.commit` sees of a gradient and its Value that nobody else holds (they differ between
+    Python versions)."""
     tensor = wrap(leaf_value(recorder.scalar_aval(dtypes.float64), np.zeros(())))
     tensor._grad = wrap(leaf_value(recorder.scalar_aval(dtypes.float64), np.zeros(())))
-
-    def seen(bindings: Sequence[Any]) -> tuple[int, int]:
-        v = bindings[0]
-        buffer = v.buffer
-        return _count(v), _count(buffer)
-
     g = tensor._grad
-    return *seen((tensor._v,)), _count(g), _count(g._v)
+    return _count(g), _count(g._v)
 
 
-_HELD, _BUFFER, _TENSOR, _VALUE = _counts()
+_TENSOR, _VALUE = _counts()
 
 
 def shortcut(variant: Variant) -> Shortcut | None:

@@ -17,8 +17,6 @@ from ..ir.node import Aval, Node, Value
 from ..ir.recorder import CASTS, Region, state
 from ..ir.tape import AccumulateGrad, GradNode
 
-MAX_BLOCKS = 8  # per point of a program
-
 
 class Block(NamedTuple):
     """What a walk left: the last node, which gradient nodes it visited, the leaves' sums in order."""
@@ -59,11 +57,9 @@ class Point:
         number = {leaf: n for n, leaf in enumerate(self.leaves)}
         if any(leaf not in number for leaf in sums):
             return
-        if self.start.blocks is None or len(self.start.blocks) >= MAX_BLOCKS:
-            self.start.blocks = {}
         visited = tuple([i for i, gn in enumerate(self.order) if gn.released])
-        self.start.blocks[self.key] = Block(region.cursor, visited,
-                                            tuple([(number[leaf], v.aval, v.slot) for leaf, v in sums.items()]))
+        self.start.keep_block(self.key, Block(region.cursor, visited,
+                                              tuple([(number[leaf], v.aval, v.slot) for leaf, v in sums.items()])))
 
 
 class _Roots:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import attrgetter, itemgetter, sub
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,6 @@ _alive = weakref.ref.__call__
 _planner: list[Callable[[Graph], Any]] = []
 PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
 _PLAN_LIMIT = 4096
-FEW = 16  # values that are looked at one by one sooner than in columns
 counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
 
 
@@ -92,59 +89,36 @@ def drop_dead_writes(reg: Region) -> None:
         writes[:] = [w for w, n in zip(writes, [*map(_count, map(_first, writes))]) if n > _LOGGED]
 
 
-def _holders(reg: Region, donors: Sequence[int]) -> tuple[list[Value], list[int], list[Any], list[int]]:
-    """Values of these bindings, how many hold each beyond the log of writes; their buffers, how many hold each. In columns: an
-    optimizer's step gives away hundreds. The log is read by ids, since a list of its values would hold them itself."""
-    ids = [*map(id, map(_second, reg.writes))]
-    written = dict.fromkeys(ids, 1)
-    if len(written) != len(ids):
-        written = Counter(ids)
-    values = [reg.bindings[k] for k in donors]
-    held = [*map(sub, map(_count, values), map(written.get, map(id, values), repeat(0)))]
-    buffers = [*map(_buffer, values)]
-    return values, held, buffers, [*map(_count, buffers)]
-
-
-def _unheld(reg: Region, donors: Sequence[int]) -> Sequence[int]:
+def _unheld(reg: Region, donors: Sequence[int]) -> list[int]:
     """Those bindings of ``donors`` whose value and buffer nothing but this region holds."""
-    if len(donors) < FEW:
-        written: dict[int, int] = {}
-        for key in [id(w[1]) for w in reg.writes]:
-            written[key] = written.get(key, 0) + 1
-        return [k for k in donors if _is_unheld(reg.bindings[k], written)]
-    values, held, buffers, shared = _holders(reg, donors)
-    n = len(donors)
-    if (held == [_HELD] * n and shared == [_BUFFER] * n and all(map(_writeable, buffers))
-            and [*map(type, values)] == [Value] * n):
-        return donors
-    return [k for k, v, h, b, c in zip(donors, values, held, buffers, shared)
-            if h == _HELD and c == _BUFFER and v.__class__ is Value and b.flags.writeable]
+    written: dict[int, int] = {}
+    for key in [id(w[1]) for w in reg.writes]:  # ids: a loop variable would hold the last value itself
+        written[key] = written.get(key, 0) + 1
+    return [k for k in donors if is_unheld(reg.bindings[k], written)]
 
 
-def _is_unheld(v: Value, written: dict[int, int]) -> bool:
-    return (_count(v) - written.get(id(v), 0) == _HELD_ONE and v.__class__ is Value and _count(v.buffer) == _BUFFER_ONE
+def is_unheld(v: Value, written: dict[int, int]) -> bool:
+    """Whether only two places and the log of writes (``written``: entries by id) hold a value, and only it its buffer. The two
+    are the region's list and table of leaves, or whatever the caller knows of."""
+    return (_count(v) - written.get(id(v), 0) == _HELD and v.__class__ is Value and _count(v.buffer) == _BUFFER
             and v.buffer.flags.writeable)
 
 
 _count = sys.getrefcount
-_first, _second, _buffer, _writeable = itemgetter(0), itemgetter(1), attrgetter("buffer"), attrgetter("flags.writeable")
+_first = itemgetter(0)
 
 
-def _held_by_region() -> tuple[int, int, int, int]:
-    """Reference counts :func:`_holders` and :func:`_is_unheld` see of a value only its region holds, and of its buffer (they
-    differ between Python versions)."""
-    reg = Region()
-    reg.bindings.append(leaf_value(scalar_aval(float64), np.zeros(())))
-    reg.leaf_slots[reg.bindings[0]] = 0
-    held, shared = _holders(reg, (0,))[1::2]  # and the lists of values and buffers are gone again
+def _held_twice() -> tuple[int, int]:
+    """Reference counts :func:`is_unheld` sees of such a value and its buffer (they differ between Python versions)."""
+    two = [leaf_value(scalar_aval(float64), np.zeros(()))] * 2
 
-    def one(v: Value) -> tuple[int, int]:  # as _is_unheld sees it
+    def seen(v: Value) -> tuple[int, int]:
         return _count(v), _count(v.buffer)
 
-    return held[0], shared[0], *one(reg.bindings[0])
+    return seen(two[0])
 
 
-_HELD, _BUFFER, _HELD_ONE, _BUFFER_ONE = _held_by_region()
+_HELD, _BUFFER = _held_twice()
 _LOGGED = min(map(_count, map(_first, [(object(), None)])))  # reference count of what only a tuple of a list holds
 
 

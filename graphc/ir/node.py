@@ -57,6 +57,9 @@ def aval(shape: tuple[int, ...], dt: dtype, dev: device) -> Aval:
 DEVICE_SHARE = 6  # results on a device count 2**-6 of their bytes towards the cap, which is about the host's memory
 
 
+MAX_BLOCKS = 8  # per node
+
+
 class Node:
     """One recorded operation. ``ins`` are slots; ``attrs`` is a hashable tuple in the op's attribute order."""
 
@@ -70,7 +73,7 @@ class Node:
         self.loc, self.parent = loc, parent
         self.next: Node | None = None
         self.alts: dict[Any, Node] | None = None
-        self.blocks: dict[Any, Any] | None = None  # backward passes that began here: see autograd/splice.py
+        self.blocks: dict[Any, Any] | None = None  # backward passes and steps that began here: see keep_block
         self.plans: dict[Any, Any] | None = None  # live slots -> plan, when a region ended here
         own = avals[0].nbytes if len(avals) == 1 else sum([a.nbytes for a in avals])
         if avals and avals[0].device is not CPU:
@@ -78,6 +81,13 @@ class Node:
         self.cum_bytes: int = own + (parent.cum_bytes if parent is not None else 0)
         self.full = False  # recording must flush after this node
         self.turn = 0  # whether a backward pass began or ended here: flags of marks.py
+
+
+    def keep_block(self, key: Any, block: Any) -> None:
+        """Remember nodes that were recorded after this one, to record them again at once."""
+        if self.blocks is None or len(self.blocks) >= MAX_BLOCKS:
+            self.blocks = {}
+        self.blocks[key] = block
 
 
 class Value:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from .. import config
@@ -25,7 +24,6 @@ from ..dtypes import bool_, dtype, float64, int64
 from ..errors import GraphcError
 from .exports import export, is_exported
 from .flush import (
-    FEW,
     PLANS,
     _evaluate_foreign,
     _planner,
@@ -46,7 +44,6 @@ from .region import CASTS, LEAF, SCALAR, Region, _Trie, region_graph, scalar_ava
 from .tape import GradNode, OutputEdge, alias_value
 
 _ref = weakref.ref
-_region, _slot, _aval = attrgetter("region"), attrgetter("slot"), attrgetter("aval")
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
 _HELD = 16  # times the caps of eager programs that a compiled call may reach
 _WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
@@ -115,9 +112,7 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
     without gradients; returns columns of results. What was recorded at this point of the program before is recorded again as
     one block: an optimizer's step over its parameters."""
     reg = state.region
-    slots: list[int] = []
-    for column in columns:
-        slots += _column_slots(reg, column)
+    slots = [v.slot if v.region is reg else _bind(reg, v) for column in columns for v in column]
     distinct = {id(m): m for m in more}.values()
     for values in distinct:
         slots += [v.slot if v.region is reg else _bind(reg, v) for v in values]
@@ -133,43 +128,12 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
             state.grad = before
         results = [list(column) for column in zip(*made)]
         if state.region is reg and len(reg.bindings) == bound and not (CASTS or reg.must_flush):
-            if start.blocks is None or len(start.blocks) >= 8:
-                start.blocks = {}
-            start.blocks[key] = reg.cursor, [[(v.aval, v.slot) for v in column] for column in results]
+            start.keep_block(key, (reg.cursor, [[(v.aval, v.slot) for v in column] for column in results]))
         return results
     reg.cursor, known = block
     results = [[Value(av, reg, slot) for av, slot in column] for column in known]
     reg.live += map(_ref, chain.from_iterable(zip(*results)))  # in the order they were first recorded in
     return results
-
-
-def _column_slots(reg: Region, column: Sequence[Value]) -> list[int]:
-    """Slots of values, most often all results of this region or all evaluated: told without a step of Python for each. Leaves
-    that entered together at this point of the program before enter as one block."""
-    if len(column) < FEW:
-        return [v.slot if v.region is reg else _bind(reg, v) for v in column]
-    regions = {*map(_region, column)}
-    if regions == {reg}:
-        return [*map(_slot, column)]
-    if regions == {None} and {*map(type, column)} == {Value}:
-        found = [*map(reg.leaf_slots.get, column)]
-        if None not in found:
-            return found  # type: ignore[return-value]
-        if found.count(None) == len(found) == len({*map(id, column)}):
-            start, key = reg.cursor, (LEAF, *map(_aval, column))
-            block = start.blocks.get(key) if start.blocks is not None else None
-            if block is None:
-                block = [_bind(reg, v) for v in column], reg.cursor
-                if start.op is not None:
-                    if start.blocks is None or len(start.blocks) >= 8:
-                        start.blocks = {}
-                    start.blocks[key] = block
-                return block[0]
-            reg.cursor = block[1]
-            reg.bindings += column
-            reg.leaf_slots.update(zip(column, block[0]))
-            return block[0]
-    return [v.slot if v.region is reg else _bind(reg, v) for v in column]
 
 
 def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
@@ -187,9 +151,7 @@ def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
             slots.append(node.slot)
         known = node, slots
         if start.op is not None and slots:
-            if start.blocks is None or len(start.blocks) >= 8:
-                start.blocks = {}
-            start.blocks[key] = known
+            start.keep_block(key, known)
     reg.cursor, slots = known
     reg.bindings += numbers
     return tuple([Value(av, reg, slot) for slot in slots])

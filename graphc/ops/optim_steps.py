@@ -7,13 +7,11 @@ Tensors, or Values. An optimizer with many parameters makes the slots once per g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
-from operator import attrgetter
+from functools import partial
 from typing import Any
 
 from ..dtypes import dtype, float32, float64
 from ..ir import build as P
-from ..ir.flush import FEW
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply_each, scalar, scalars, state
@@ -70,44 +68,26 @@ def _update(op: str, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor
     in columns."""
     old = [_values(column) for column in columns]
     results = apply_each(OPS[op], (old[0], _values(grads), *old[1:]), hypers, attrs)
+    region = state.region
+    log, at = partial(list.append, region.writes), region.slots
     before, state.grad = state.grad, False
     try:
         for tensors, olds, news in zip(columns, old, results):
-            if any(map(_gfn, olds)):
-                for v, new in zip(olds, news):
-                    new.gfn = v.gfn  # what is written in place stays the leaf it was
-            _write(tensors, olds, news)
+            for t, v, new in zip(tensors, olds, news):
+                new.gfn = v.gfn  # what is written in place stays the leaf it was
+                if t._alias is None and v.__class__ is Value and v.region is not region:  # what _write() comes to then
+                    log((t, v, at))
+                    t._v = new
+                else:
+                    t._write(new)
     finally:
         state.grad = before
     return results
 
 
-_alias, _gfn, _region = attrgetter("_alias"), attrgetter("gfn"), attrgetter("region")
-
-
 def _values(tensors: Sequence[Tensor]) -> list[Value]:
     """What the tensors hold now."""
     return [t._v if t._alias is None else t._read() for t in tensors]
-
-
-def _write(tensors: Sequence[Tensor], olds: Sequence[Value], news: Sequence[Value]) -> None:
-    """Every tensor's ``_write``, in columns where that comes to a log entry and a new value."""
-    region = state.region
-    if len(tensors) < FEW:
-        for t, v, new in zip(tensors, olds, news):
-            if t._alias is None and v.__class__ is Value and v.region is not region:
-                list.append(region.writes, (t, v, region.slots))
-                t._v = new
-            else:
-                t._write(new)
-        return
-    if any(map(_alias, tensors)) or {*map(type, olds)} != {Value} or region in {*map(_region, olds)}:
-        for t, new in zip(tensors, news):
-            t._write(new)
-        return
-    list.extend(region.writes, zip(tensors, olds, repeat(region.slots)))
-    for t, new in zip(tensors, news):
-        t._v = new
 
 
 def sgd_apply(params: Sequence[Tensor], grads: Sequence[Tensor], bufs: Sequence[Tensor | None], hypers: Sequence[Hyper], *,

@@ -5,9 +5,6 @@ for a device, and ``state`` and ``state_dict()`` still hold ordinary tensors, as
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ from ..device import CPU
 from ..dtypes import dtype, float32, float64, get_default_dtype
 from ..ir import recorder
 from ..ir.node import Value, aval, leaf_value
+from ..ir.recorder import scalar_aval
 from ..tensor import Tensor, wrap
 
 HOST_SCALARS = ("step", "eta", "mu", "mu_product")
@@ -52,29 +50,16 @@ def number(x: Any) -> float:
 
 def advance(state: dict[str, Any], key: str = "step") -> int:
     """Add one to the step count and return it as an int."""
-    n = int(number(state[key])) + 1
+    t, region = state[key], recorder.state.region
+    v = t._v if t.__class__ is Tensor and t._alias is None else None
+    if v.__class__ is Value and v.region is None and v.aval in _COUNTS:  # what the rest comes to for a count of our own
+        n = int(v.buffer) + 1
+        list.append(region.writes, (t, v, region.slots))
+        t._v = leaf_value(v.aval, np.array(n, v.buffer.dtype))
+        return n
+    n = int(number(t)) + 1
     store(state, key, n)
     return n
 
 
-def advance_each(states: Sequence[dict[str, Any]]) -> list[int]:
-    """Add one to the step count of every state and return them as ints; in columns where all are tensors of our own."""
-    tensors = [state["step"] for state in states]
-    if {*map(type, tensors)} != {Tensor} or any(map(_alias, tensors)):
-        return [advance(state) for state in states]
-    values = [*map(_value, tensors)]
-    avals = {*map(_aval, values)}
-    av = avals.pop()
-    if avals or av.shape or av.dtype not in (float32, float64) or {*map(type, values)} != {Value} or any(map(_region, values)):
-        return [advance(state) for state in states]
-    region, dt = recorder.state.region, av.dtype.np
-    list.extend(region.writes, zip(tensors, values, repeat(region.slots)))
-    out = [n + 1 for n in map(int, map(_buffer, values))]
-    for t, n in zip(tensors, out):
-        t._v = v = Value(av, None, -1)
-        v.buffer = np.array(n, dt)
-    return out
-
-
-_value, _alias, _aval = attrgetter("_v"), attrgetter("_alias"), attrgetter("aval")
-_region, _buffer = attrgetter("region"), attrgetter("buffer")
+_COUNTS = (scalar_aval(float32), scalar_aval(float64))

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..ops.optim_steps import adam_apply, adam_hyper, hyper_dtype
 from ..tensor import Tensor
-from ._scalars import advance_each, scalar
+from ._scalars import advance, scalar
 from .optimizer import Optimizer, check_betas, check_fused, check_lr, positive, zeros
 
 
@@ -51,8 +51,7 @@ class Adam(Optimizer):
                 state["exp_avg"], state["exp_avg_sq"] = zeros(p), zeros(p)
                 if amsgrad:
                     state["max_exp_avg_sq"] = zeros(p)
-        for p, t in zip(params, advance_each(states)):
-            dt = hyper_dtype(p)
+            t, dt = advance(state), hyper_dtype(p)
             hyper = made.get((dt, t))
             if hyper is None:
                 hyper = made[dt, t] = adam_hyper(
