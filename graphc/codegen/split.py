@@ -24,13 +24,17 @@ _BINARY = {"add": "add", "mul": "mul", "max": "maximum", "min": "minimum", "any"
 
 def split_reductions(graph: Graph) -> Graph:
     """An equal graph whose large reductions have enough independent results."""
-    if not any(wanted(n) for n in graph.nodes):
+    if not any(chain(n) > CHAIN or thin(n) for n in graph.nodes):
         return graph
     b = GraphBuilder()
     new: list[int] = []
     for node in graph.nodes:
         ins = tuple([new[s] for s in node.ins])
-        if wanted(node):
+        length = chain(node)
+        if length > CHAIN:
+            new.append(split_node(b, *as_one_axis(b, node, ins[0]), max(PARTS, length // LINK)))
+            continue
+        if thin(node):
             new.append(split_node(b, node, ins[0]))
             continue
         first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
@@ -38,15 +42,13 @@ def split_reductions(graph: Graph) -> Graph:
     return b.graph(tuple([new[s] for s in graph.outputs]))
 
 
-def wanted(node: Node) -> bool:
+def thin(node: Node) -> bool:
     """Whether a reduction has too few results for its work."""
     if node.op is not OPS["reduce"]:
         return False
     x, axes = node.in_avals[0], node.attrs[1]
     if x.size < SMALL or not axes or x.shape[min(axes)] < 4 or node.avals[0].dtype.is_complex:
         return False
-    if chain(node) > CHAIN:
-        return True
     rows = node.avals[0].size
     last = x.ndim - 1
     if last not in axes:
@@ -56,8 +58,10 @@ def wanted(node: Node) -> bool:
 
 def chain(node: Node) -> int:
     """About how many additions one accumulator makes one after the other; 0 where that costs no accuracy."""
+    if node.op is not OPS["reduce"]:
+        return 0
     x, (kind, axes) = node.in_avals[0], node.attrs
-    if kind != "add" or x.dtype not in (float32, float16, bfloat16):
+    if kind != "add" or not axes or x.dtype not in (float32, float16, bfloat16):
         return 0
     length = x.size // max(1, node.avals[0].size)
     return length // LANES if x.ndim - 1 in axes else length
@@ -69,21 +73,25 @@ def parts_of(n: int, near: int = PARTS) -> int:
     return min(good, key=lambda s: abs(s - near)) if good else 0
 
 
-def split_node(b: GraphBuilder, node: Node, x: int) -> int:
-    """Build the two steps of a reduction of ``x``; the slot of the result."""
+def as_one_axis(b: GraphBuilder, node: Node, x: int) -> tuple[Node, int]:
+    """The reduction and its operand with reduced axes that are neighbours as one, which can be cut anywhere."""
+    kind, axes = node.attrs
+    first, last = min(axes), max(axes) + 1
+    if len(axes) > 1 and last - first == len(axes):
+        shape = node.in_avals[0].shape
+        x = b.emit(OPS["reshape"], (x,), ((*shape[:first], math.prod(shape[first:last]), *shape[last:]),), node.loc)
+        node = Node(node.op, (x,), (kind, (first,)), node.avals, (b.avals[x],), node.slot, node.loc)
+    return node, x
+
+
+def split_node(b: GraphBuilder, node: Node, x: int, parts: int = PARTS) -> int:
+    """Build the two steps of a reduction of ``x``, the first in about ``parts`` parts; the slot of the result."""
     kind, axes = node.attrs
     av = b.avals[x]
     narrow = av.dtype if av.dtype in (float16, bfloat16) and kind in ("add", "mul") else None  # others do not round
     if narrow is not None:
         x = b.emit(OPS["cast"], (x,), (float32,), node.loc)
     axis = min(axes)
-    parts = PARTS
-    if chain(node) > CHAIN:
-        parts = max(PARTS, chain(node) // LINK)
-        if axes == tuple(range(axis, axis + len(axes))):  # as one axis, which can be cut anywhere
-            shape = (*av.shape[:axis], math.prod([av.shape[d] for d in axes]), *av.shape[axis + len(axes):])
-            x, axes = b.emit(OPS["reshape"], (x,), (shape,), node.loc), (axis,)
-            av = b.avals[x]
     n = av.shape[axis]
     s = parts_of(n, parts) if n > parts else n
     main = n if s else n - n % parts

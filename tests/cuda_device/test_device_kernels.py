@@ -1,16 +1,10 @@
 """Tensors on "cuda" with a simulated device: memory is the host's, kernels are run by Triton's interpreter."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+from device_runner import NAMES, run
 
 from graphc.codegen.triton import compiler
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from device_runner import NAMES, run
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,8 @@ only memory, copies and the tensors themselves are the device's. With kernels: t
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from device_runner import NAMES, run, start
 
 

@@ -1,33 +1,21 @@
 """The benchmark programs run in graphc at small sizes, eager and compiled, with finite and equal results; no timings."""
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCH = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "tools", "bench")
 NAMES = ("mlp", "mlp_wide", "lenet", "gpt", "gpt_sdpa", "lstm", "resnet18", "gelu_fwd", "gelu_bwd", "softmax_fwd", "softmax_bwd",
          "layernorm_fwd", "layernorm_bwd", "xent", "adamw", "chain_1e6", "chain_1e7", "bcast_relu", "permute")
-MODULES = ("workloads", "torchlike", "systems", "quiet", "report", "compare", "peers", "peers.numpy_peer")
-
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Any]:
-    """The modules beside the tool, importable only during these tests."""
-    sys.path.insert(0, BENCH)
-    try:
-        import systems
-        import workloads
+def bench() -> Any:
+    """The modules beside the tool."""
+    import systems
+    import workloads
 
-        yield workloads, systems
-    finally:
-        sys.path.remove(BENCH)
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    return workloads, systems
 
 
 def outputs(bench: Any, system: str, name: str, steps: int = 2) -> list[np.ndarray]:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,18 +19,12 @@ TOOL = ROOT / "tools" / "bench" / "gpu.py"
 
 
 @pytest.fixture(scope="module")
-def gpu() -> Iterator[Any]:
-    sys.path.insert(0, str(TOOL.parent))
-    try:
-        spec = importlib.util.spec_from_file_location("bench_gpu_tool", TOOL)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path[:] = [p for p in sys.path if p != str(TOOL.parent)]
-        for name in ("gpu_cases", "torchlike", "workloads"):
-            sys.modules.pop(name, None)
+def gpu() -> Any:
+    spec = importlib.util.spec_from_file_location("bench_gpu_tool", TOOL)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def options(**more: Any) -> SimpleNamespace:

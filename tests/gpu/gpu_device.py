@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS / d) for d in ("runtime", "triton_source", "backends", "cuda_device")]
 
 from graphc.codegen.triton import compiler
 from graphc.ir.recorder import SCALAR

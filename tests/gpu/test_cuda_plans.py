@@ -4,18 +4,12 @@ Needs a GPU, its driver, cuda-bindings and Triton; skipped with the reason elsew
 """
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from graphc.codegen.triton import compiler
 from graphc.ir.interpret import run_graph
 from graphc.runtime.cuda import driver
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "runtime"), str(ROOT / "triton_source")]
 
 WHY = driver.reason() or compiler.reason()
 pytestmark = pytest.mark.skipif(bool(WHY), reason=f"no CUDA device to compile for: {WHY}")

@@ -16,7 +16,6 @@ import pytest
 from graphc.runtime.cuda import driver
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "runtime"))
 pytest.register_assert_rewrite("cuda_suite")
 
 from cuda_suite import *  # noqa: F403

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from gpu_device import SIMULATED, TESTS, WHY
+from gpu_device import SIMULATED, WHY
 
+ROOT = Path(__file__).resolve().parents[2]
 TOOL = shutil.which("compute-sanitizer") or next(
     (str(p) for p in sorted(Path("/usr/local").glob("cuda*/bin/compute-sanitizer"), reverse=True)), "")
 WHY = WHY or ("the simulated device has no such tool" if SIMULATED else "" if TOOL else "compute-sanitizer is not installed")
@@ -42,7 +43,7 @@ print("finite", all(t.float().isfinite().all().item() for t in (a, p, s, *net.pa
 @pytest.mark.parametrize("check", ["memcheck", "racecheck", "initcheck"])
 def test_program(check: str) -> None:
     """memcheck: accesses outside allocations; racecheck: shared memory; initcheck: reads of memory nobody wrote."""
-    env = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([TOOL, f"--tool={check}", "--error-exitcode=77", sys.executable, "-c", PROGRAM], capture_output=True, text=True,
                           timeout=900, env=env)
     text = done.stdout + done.stderr

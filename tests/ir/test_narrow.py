@@ -1,14 +1,9 @@
 """Values read in parts are computed in parts: equal results, fewer kernels; operands of a concatenation stored in place."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import harness
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))
-import harness
 
 from graphc import dtypes
 from graphc.codegen.fuse import kernel_count, schedule

@@ -1,14 +1,9 @@
 """Measured choices on the stand-in device: kernels run on memory of their own, its clock decides, plans use what won."""
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from cuda_fake import FakeCuda, array
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "triton_source"))
 
 from graphc.codegen.triton import autotune
 from graphc.codegen.triton.compiler import Target

@@ -7,17 +7,11 @@ Reads, writes and addresses come from the printed kernels and the linked launche
 from __future__ import annotations
 
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
+import programs
 import pytest
 from cuda_fake import FakeCuda
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS / "triton_source"), str(TESTS / "backends")]
-
-import programs
 from programs_library import LIBRARY_STEPS, forgiving, grow_loop
 
 from graphc.codegen.native.jobs import Cursor

@@ -2,14 +2,10 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from cuda_fake import FakeCuda, array
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "triton_source"))
 
 import graphc
 from graphc.codegen.loop_ir import Kernel

@@ -2,13 +2,9 @@
 from __future__ import annotations
 
 import struct
-import sys
-from pathlib import Path
 
 import pytest
 from cuda_fake import FakeCuda
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "triton_source"))
 
 from graphc.codegen.triton import compiler
 from graphc.codegen.triton.compiler import A100, H100

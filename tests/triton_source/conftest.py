@@ -2,12 +2,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import sys
 
 import pytest
-
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +17,6 @@ from graphc.ir import flush as flushing
 from graphc.ir import recorder
 from graphc.ir.interpret import bind_inputs
 from graphc.ir.node import Graph, Node
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "bench"))
 
 
 class _Zeros:

@@ -13,8 +13,7 @@ from ...ir.passes.attention import recognise_attention
 from ...ir.passes.expand import expand_composites, expansion
 from ...ir.passes.narrow import narrow
 from ...ir.passes.recompute import recompute
-from ..split import split_node
-from ..split import wanted as wanted_everywhere
+from ..split import as_one_axis, split_node, thin
 from . import attention
 from .compiler import Target
 from .layout import channels_last
@@ -95,29 +94,18 @@ def split_for(graph: Graph, target: Target) -> Graph:
     for node in graph.nodes:
         ins = tuple([new[s] for s in node.ins])
         if _is_thin(node, target):
-            new.append(_cut(b, node, ins[0]))
+            new.append(split_node(b, *as_one_axis(b, node, ins[0])))
             continue
         first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
         new.extend(range(first, first + len(node.avals)))
     return b.graph(tuple([new[s] for s in graph.outputs]))
 
 
-def _cut(b: GraphBuilder, node: Node, x: int) -> int:
-    """The reduction in two steps; reduced axes that are neighbours count as one."""
-    kind, axes = node.attrs
-    first, last = min(axes), max(axes) + 1
-    if len(axes) > 1 and last - first == len(axes):
-        shape = node.in_avals[0].shape
-        x = b.emit(OPS["reshape"], (x,), ((*shape[:first], math.prod(shape[first:last]), *shape[last:]),), node.loc)
-        node = Node(node.op, (x,), (kind, (first,)), node.avals, (b.avals[x],), node.slot, node.loc)
-    return split_node(b, node, x)
-
-
 def _is_thin(node: Node, target: Target) -> bool:
     """Whether a reduction reads much with few programs."""
     if node.op is not OPS["reduce"]:
         return False
-    if wanted_everywhere(node):
+    if thin(node):
         return True
     x, axes = node.in_avals[0], node.attrs[1]
     if x.size < LARGE or not axes or node.avals[0].dtype.is_complex:
