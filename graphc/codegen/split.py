@@ -37,8 +37,7 @@ def split_reductions(graph: Graph) -> Graph:
         if thin(node):
             new.append(split_node(b, node, ins[0]))
             continue
-        first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-        new.extend(range(first, first + len(node.avals)))
+        new.extend(b.copy(node, ins))
     return b.graph(tuple([new[s] for s in graph.outputs]))
 
 

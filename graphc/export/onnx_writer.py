@@ -9,9 +9,9 @@ import numpy as np
 from ..errors import GraphcError
 from ..ir.interpret import run_node
 from ..ir.location import format_location
-from ..ir.node import Graph, GraphBuilder, Node
+from ..ir.node import Graph, Node
 from ..ir.optable import Prim
-from ..ir.passes.expand import expand_composites, expansion
+from ..ir.passes.expand import expand_composites, expand_where
 from ..ir.recorder import LEAF, SCALAR, scalar_buffer
 from .onnx_rows import ROWS
 from .program import Program
@@ -23,38 +23,11 @@ class UnsupportedOperatorError(GraphcError, NotImplementedError):
     """An op of the program has no ONNX form; the message names it and the line that recorded it."""
 
 
-def partly_expanded(graph: Graph) -> Graph:
-    """``graph`` with those composites expanded that have no row of their own."""
-    while any(_expands(n) for n in graph.nodes):
-        b = GraphBuilder()
-        new: list[int] = []
-        for node in graph.nodes:
-            ins = tuple([new[s] for s in node.ins])
-            if not _expands(node):
-                first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-                new.extend(range(first, first + len(node.avals)))
-                continue
-            sub = expansion(node)
-            local: list[int] = []
-            args = iter(ins)
-            for inner in sub.nodes:
-                if inner.op is LEAF:
-                    local.append(next(args))
-                    continue
-                first = b.add(inner.op, tuple([local[s] for s in inner.ins]), inner.attrs, inner.avals,  # type: ignore[arg-type]
-                              node.loc)
-                local.extend(range(first, first + len(inner.avals)))
-            new.extend(local[s] for s in sub.outputs)
-        graph = b.graph(tuple([new[s] for s in graph.outputs]))
-    return graph
-
-
 def _expands(node: Node) -> bool:
-    assert node.op is not None
-    if not node.op.is_composite:
-        return False
+    """Whether a composite has no row of its own for these operands."""
     floats = bool(node.in_avals) and node.in_avals[0].dtype.is_floating_point and node.in_avals[0].ndim > 0
-    return node.op.name not in ROWS or not floats or node.op.name == "linear" and node.in_avals[1].ndim != 2
+    name = node.op.name  # type: ignore[union-attr]
+    return name not in ROWS or not floats or name == "linear" and node.in_avals[1].ndim != 2
 
 
 class Writer:
@@ -208,7 +181,7 @@ class Writer:
 def to_model(program: Program, input_names: Sequence[str] | None, output_names: Sequence[str] | None, opset: int, *,
              one_of_many: bool = False) -> Any:
     """The ONNX ModelProto of a program. Unnamed inputs and outputs are ``input_i`` and ``output_i``."""
-    graph = partly_expanded(program.graph)
+    graph = expand_where(program.graph, _expands)
     w = Writer(program.weights, one_of_many)
     avals = graph.slot_avals()
     n_in, n_out = len(program.in_avals), program.n_results

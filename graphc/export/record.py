@@ -117,7 +117,7 @@ def _same_constant(first: Run, a: Value, b: Any) -> bool:
 
 def _rate(model: Any, a: Any, b: Any) -> Any:
     """The formula of an optimizer that ``model`` reaches which gave a, then b at its latest step; None if there is none."""
-    from ..compile_scene import Hidden, Scene
+    from ..compile.scene import Hidden, Scene
 
     try:
         optimizers = Scene([model]).optimizers

@@ -33,8 +33,7 @@ def with_turns(graph: Graph) -> Graph:
     b = GraphBuilder()
     new: list[int] = []
     for node in graph.nodes:
-        first = b.add(node.op, tuple([new[s] for s in node.ins]), node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-        new.extend(range(first, first + len(node.avals)))
+        new.extend(b.copy(node, tuple([new[s] for s in node.ins])))
         for flag in (END, BEGIN):  # one pass ends before the next begins
             if node.turn & flag:
                 b.emit(TURN, (), (flag,), node.loc)
@@ -49,8 +48,7 @@ def without_turns(graph: Graph) -> tuple[Graph, list[tuple[int, int]]]:
     start = -1
     for node in graph.nodes:
         if node.op is not TURN:
-            first = b.add(node.op, tuple([new[s] for s in node.ins]), node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-            new.extend(range(first, first + len(node.avals)))
+            new.extend(b.copy(node, tuple([new[s] for s in node.ins])))
             continue
         new.append(-1)
         if node.attrs[0] == BEGIN:

@@ -204,6 +204,11 @@ class GraphBuilder:
         self.avals.extend(avals)
         return node.slot
 
+    def copy(self, node: Node, ins: tuple[int, ...]) -> range:
+        """Append a node like ``node`` that reads ``ins``; the slots of its results."""
+        first = self.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
+        return range(first, first + len(node.avals))
+
     def emit(self, op: Op, ins: tuple[int, ...], attrs: Any = (), loc: Loc = None) -> int:
         """Append a node, inferring its output avals."""
         return self.add(op, ins, attrs, op.infer_avals(attrs, tuple(self.avals[i] for i in ins)), loc)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc import compile_replay
+from graphc.compile import replay as compile_replay
 
 
 def convolutional(t: Any) -> Any:

@@ -10,7 +10,7 @@ from footguns import batch, params, small_net
 
 import graphc
 import graphc.nn as nn
-from graphc import compile_replay
+from graphc.compile import replay as compile_replay
 from graphc.errors import StaleReplayError
 
 F = nn.functional

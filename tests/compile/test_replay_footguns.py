@@ -7,7 +7,7 @@ import test_footguns_state
 import test_footguns_training
 from footguns import PROGRAMS, programs_of, run_compiled, run_eager, same
 
-from graphc import compile_replay
+from graphc.compile import replay as compile_replay
 from graphc.errors import StaleReplayError
 
 pytestmark = pytest.mark.filterwarnings("ignore::graphc.compile.PerformanceNote", "ignore::graphc.compile.RecompileWarning")

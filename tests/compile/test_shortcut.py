@@ -9,7 +9,7 @@ import pytest
 
 import graphc
 import graphc.nn as nn
-from graphc import compile_shortcut
+from graphc.compile import shortcut as compile_shortcut
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "SGD": lambda ps: graphc.optim.SGD(ps, lr=0.1),

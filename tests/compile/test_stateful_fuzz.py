@@ -14,7 +14,8 @@ import pytest
 from stateful import World, source
 
 import graphc
-from graphc import compile_replay, config
+from graphc import config
+from graphc.compile import replay as compile_replay
 from graphc.ir import recorder
 from graphc.ir.node import Node
 

@@ -10,7 +10,7 @@ from ...ir.node import Aval, Graph, GraphBuilder, Node
 from ...ir.optable import OPS
 from ...ir.passes import PASSES
 from ...ir.passes.attention import recognise_attention
-from ...ir.passes.expand import expand_composites, expansion
+from ...ir.passes.expand import expand_composites, expand_where
 from ...ir.passes.narrow import narrow
 from ...ir.passes.recompute import recompute
 from ..split import as_one_axis, split_node, thin
@@ -33,7 +33,7 @@ def gpu_passes(graph: Graph) -> Graph:
     for p in PASSES:
         if p is narrow:
             graph = recognise_attention(graph, _has_attention_kernel)
-        graph = expand_rest(graph) if p is expand_composites else p(graph)
+        graph = expand_where(graph, _has_no_kernel) if p is expand_composites else p(graph)
     if budget < 1:
         graph = recompute(*without_turns(graph), budget)
         recorded.figures = graph.figures
@@ -53,34 +53,8 @@ def is_kept(node: Node) -> bool:
     return at is not None and attention.problem_of(node.attrs, node.in_avals, len(node.ins) - at) is not None
 
 
-def expand_rest(graph: Graph) -> Graph:
-    """An equal graph of primitives and kept composites."""
-    while any(n.op is not None and n.op.is_composite and not is_kept(n) for n in graph.nodes):
-        graph = _once(graph)
-    return graph
-
-
-def _once(graph: Graph) -> Graph:
-    b = GraphBuilder()
-    new: list[int] = []  # old slot -> new slot
-    for node in graph.nodes:
-        ins = tuple([new[s] for s in node.ins])
-        if node.op is None or not node.op.is_composite or is_kept(node):
-            first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-            new.extend(range(first, first + len(node.avals)))
-            continue
-        sub = expansion(node)
-        local: list[int] = []
-        args = iter(ins)
-        for inner in sub.nodes:
-            if inner.op is not None and inner.op.kind == "leaf":
-                local.append(next(args))
-                continue
-            at = tuple([local[s] for s in inner.ins])
-            first = b.add(inner.op, at, inner.attrs, inner.avals, node.loc)  # type: ignore[arg-type]
-            local.extend(range(first, first + len(inner.avals)))
-        new.extend(local[s] for s in sub.outputs)
-    return b.graph(tuple([new[s] for s in graph.outputs]))
+def _has_no_kernel(node: Node) -> bool:
+    return not is_kept(node)
 
 
 def split_for(graph: Graph, target: Target) -> Graph:
@@ -96,8 +70,7 @@ def split_for(graph: Graph, target: Target) -> Graph:
         if _is_thin(node, target):
             new.append(split_node(b, *as_one_axis(b, node, ins[0])))
             continue
-        first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-        new.extend(range(first, first + len(node.avals)))
+        new.extend(b.copy(node, ins))
     return b.graph(tuple([new[s] for s in graph.outputs]))
 
 

@@ -172,8 +172,7 @@ class _Writer:
         for node in self.f.graph.nodes:
             g = self.part.group_at(node.slot) if node.avals else None
             ins = tuple([self.read(s, g) for s in node.ins])
-            first = self.b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-            self.new.extend(range(first, first + len(node.avals)))
+            self.new.extend(self.b.copy(node, ins))
         return self.b.graph(tuple([self.new[s] for s in self.f.graph.outputs]))
 
     def read(self, slot: int, g: Group | None) -> int:

@@ -63,8 +63,7 @@ class _Runs:
                 self.new.append(slot)
                 continue
             ins = tuple([self.new[s] for s in node.ins])
-            first = self.b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-            self.new.extend(range(first, first + len(node.avals)))
+            self.new.extend(self.b.copy(node, ins))
         return self.b.graph(tuple([self.new[s] for s in self.graph.outputs]))
 
     def rewrite(self, node: Node) -> int | None:
@@ -229,8 +228,7 @@ def again(graph: Graph) -> Graph:
             ins = tuple([_copy(s, inside, level, cheap, local, b, new) for s in node.ins])
         else:
             ins = tuple([new[s] for s in node.ins])
-        first = b.add(op, ins, node.attrs, node.avals, node.loc)
-        new.extend(range(first, first + len(node.avals)))
+        new.extend(b.copy(node, ins))
         level += [inside + (op.kind not in ("pointwise", "view", "leaf"))] * len(node.avals)
         large = {s: a for s, a in zip(node.ins, node.in_avals) if a.size * SMALL > node.avals[0].size}
         if op.name in AFFINE and node.avals[0].size > 1 and len(large) == 1:

@@ -6,9 +6,10 @@ place. Composites inside expansions are expanded by the same walk, using an expl
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ..node import Graph, GraphBuilder, Node
+from ..node import Graph, GraphBuilder, Loc, Node
 from ..recorder import trace
 
 _EXPANSIONS: dict[Any, Graph] = {}  # memo: (op, attrs, input avals) -> expansion
@@ -28,29 +29,32 @@ def expansion(node: Node) -> Graph:
 
 def expand_composites(graph: Graph) -> Graph:
     """An equal graph of primitives only; returns ``graph`` itself when it has no composite."""
-    while any(n.op is not None and n.op.is_composite for n in graph.nodes):
-        graph = _expand_once(graph)
+    return expand_where(graph, lambda node: True)
+
+
+def expand_where(graph: Graph, wanted: Callable[[Node], bool]) -> Graph:
+    """An equal graph without the composites that are ``wanted`` expanded, also of those inside expansions."""
+    while any(n.op is not None and n.op.is_composite and wanted(n) for n in graph.nodes):
+        b = GraphBuilder()
+        new: list[int] = []  # old slot -> new slot
+        for node in graph.nodes:
+            ins = tuple([new[s] for s in node.ins])
+            if node.op is None or not node.op.is_composite or not wanted(node):
+                new.extend(b.copy(node, ins))
+            else:
+                new.extend(_inlined(b, expansion(node), ins, node.loc))
+        graph = b.graph(tuple([new[s] for s in graph.outputs]))
     return graph
 
 
-def _expand_once(graph: Graph) -> Graph:
-    b = GraphBuilder()
-    new: list[int] = []  # old slot -> new slot
-    for node in graph.nodes:
-        ins = tuple([new[s] for s in node.ins])
-        if node.op is None or not node.op.is_composite:
-            first = b.add(node.op, ins, node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-            new.extend(range(first, first + len(node.avals)))
+def _inlined(b: GraphBuilder, sub: Graph, ins: tuple[int, ...], loc: Loc) -> list[int]:
+    """Append the nodes of an expansion; the slots of its results."""
+    local: list[int] = []
+    args = iter(ins)
+    for node in sub.nodes:
+        if node.op is not None and node.op.kind == "leaf":
+            local.append(next(args))
             continue
-        sub = expansion(node)
-        local: list[int] = []
-        args = iter(ins)
-        for inner in sub.nodes:
-            if inner.op is not None and inner.op.kind == "leaf":
-                local.append(next(args))
-                continue
-            first = b.add(inner.op, tuple([local[s] for s in inner.ins]), inner.attrs,  # type: ignore[arg-type]
-                          inner.avals, node.loc)
-            local.extend(range(first, first + len(inner.avals)))
-        new.extend(local[s] for s in sub.outputs)
-    return b.graph(tuple([new[s] for s in graph.outputs]))
+        first = b.add(node.op, tuple([local[s] for s in node.ins]), node.attrs, node.avals, loc)  # type: ignore[arg-type]
+        local.extend(range(first, first + len(node.avals)))
+    return [local[s] for s in sub.outputs]

@@ -36,8 +36,7 @@ def narrow(graph: Graph) -> Graph:
         elif node.op is OPS["slice"] and node.ins[0] in regions:
             new.append(parts[node.ins[0], node.attrs])
         else:
-            first = b.add(node.op, tuple([new[s] for s in node.ins]), node.attrs, node.avals, node.loc)  # type: ignore[arg-type]
-            new.extend(range(first, first + len(node.avals)))
+            new.extend(b.copy(node, tuple([new[s] for s in node.ins])))
     return dce(b.graph(tuple([new[s] for s in graph.outputs])))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from .ir.location import format_location
+from ..ir.location import format_location
 
 _ALIVE = 8  # values listed one by one
 
@@ -94,7 +94,7 @@ class Explanation:
             lines.append(f"replayed without Python: {self.replayed} calls"
                          + (f"; not replayed: {self.replay_refused}" if self.replay_refused else ""))
         if self.graph is not None:
-            from .ir.dump import to_text
+            from ..ir.dump import to_text
 
             lines += [str(self.memory), f"latest plan: {len(self.graph.nodes)} nodes", to_text(self.graph)]
             if self.kernels:
@@ -103,7 +103,7 @@ class Explanation:
 
 
 def _memory(plan: Any) -> Memory:
-    from .ir.recorder import SCALAR
+    from ..ir.recorder import SCALAR
 
     run = plan.run
     graph = getattr(run, "graph", plan.graph)  # a back end may have rewritten it
@@ -153,9 +153,9 @@ def _slot_of(key: Any) -> int | None:
 
 def _kept(plan: Any) -> tuple[int, int, int, int]:
     """Bytes kept for backward without and with recomputation, bytes and flops computed again."""
-    from .ir.marks import with_turns, without_turns
-    from .ir.passes import PASSES
-    from .ir.passes.recompute import Boundary
+    from ..ir.marks import with_turns, without_turns
+    from ..ir.passes import PASSES
+    from ..ir.passes.recompute import Boundary
 
     graphs = [p.part.graph for p in getattr(plan, "parts", ())] or [plan.recorded]
     figures = [g.figures for g in graphs if g.figures is not None]

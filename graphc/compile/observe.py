@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .compile_scene import RATE, Scene, first_change, modes
-from .ir.node import Node, Value
-from .ir.recorder import SCALAR, Region, drop_dead_writes, region_graph
-from .ir.tape import AccumulateGrad, GradNode
-from .tensor import Tensor
+from ..ir.node import Node, Value
+from ..ir.recorder import SCALAR, Region, drop_dead_writes, region_graph
+from ..ir.tape import AccumulateGrad, GradNode
+from ..tensor import Tensor
+from .scene import RATE, Scene, first_change, modes
 
 _SMALL = 4096  # elements of a constant made inside the function
 _MASK = (1 << 64) - 1

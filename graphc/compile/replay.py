@@ -1,6 +1,6 @@
 """``mode="replay"``: calls that skip Python, for steps so small that Python is what takes the time.
 
-A call is *observed*: what the function can see is walked before (``compile_scene.py``); afterwards the recorded region
+A call is *observed*: what the function can see is walked before (``scene.py``); afterwards the recorded region
 tells which values it read, which it wrote where, what it returned, how far the random streams moved. If two calls in a row
 observe the same, everything visible stayed as it was, and every value the region leaves behind is accounted for, then a third
 call with equal guards needs no Python: its region is put together from the observation (:meth:`Variant.run`) and flushed
@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from .compile_observe import Arguments, Observation, Rates, Unfit, step_of
-from .compile_report import difference
-from .compile_scene import RATE, Hidden, Watch, modes, same_state
-from .compile_shortcut import MISS, shortcut
-from .errors import StaleReplayError
-from .ir import recorder
-from .ir.location import format_location
-from .ir.node import Value, leaf_value
-from .ir.recorder import SCALAR, Region, region_graph
-from .ir.tape import alias_value
-from .tensor import Tensor, wrap
+from ..errors import StaleReplayError
+from ..ir import recorder
+from ..ir.location import format_location
+from ..ir.node import Value, leaf_value
+from ..ir.recorder import SCALAR, Region, region_graph
+from ..ir.tape import alias_value
+from ..tensor import Tensor, wrap
+from .observe import Arguments, Observation, Rates, Unfit, step_of
+from .report import difference
+from .scene import RATE, Hidden, Watch, modes, same_state
+from .shortcut import MISS, shortcut
 
 FIRST_AUDITS = 3  # audits of the first calls after learning
 _MAX_VARIANTS = 8

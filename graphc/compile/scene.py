@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from operator import attrgetter, getitem, is_
 from typing import Any
 
-from .device import device
-from .dtypes import dtype
-from .ir import recorder
-from .ir.node import Aval
-from .ops._generator import Generator, default_generator
-from .optim.optimizer import Optimizer
-from .tensor import Tensor
+from ..device import device
+from ..dtypes import dtype
+from ..ir import recorder
+from ..ir.node import Aval
+from ..ops._generator import Generator, default_generator
+from ..optim.optimizer import Optimizer
+from ..tensor import Tensor
 
 ITEM, VALUE, CELL, CELL_VALUE, LENGTH, RATE, EMPTY = range(7)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, dtype, device, slice, type(Ellipsis),
@@ -404,6 +404,6 @@ def same_state(t: Tensor, state: State) -> bool:
 
 def modes() -> tuple[Any, ...]:
     """Global switches recording depends on."""
-    from .dtypes import get_default_dtype
+    from ..dtypes import get_default_dtype
 
     return recorder.state.grad, get_default_dtype(), bool(recorder.CASTS)

@@ -14,10 +14,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .compile_report import Explanation, Recompile, difference
-from .errors import GraphBreakError
-from .ir import recorder
-from .ir.location import format_location, user_location
+from ..errors import GraphBreakError
+from ..ir import recorder
+from ..ir.location import format_location, user_location
+from .report import Explanation, Recompile, difference
 
 AUDIT_EVERY = 64  # calls of a replayed program between two that run its Python
 RECOMPILE_BUDGET = 8  # recompiling calls of one function before a warning
@@ -157,8 +157,8 @@ class CompiledFunction:
 
     def _replayed(self, st: Any, args: Any, kwargs: Any) -> Any:
         """A call in replay mode: without Python where what was learned fits, else recorded, observed and perhaps audited."""
-        from .compile_observe import Arguments, Unfit
-        from .compile_replay import MISS, Replay
+        from .observe import Arguments, Unfit
+        from .replay import MISS, Replay
 
         if self._replay is None:
             self._replay, self._miss = Replay(self._fn, self._audit_every), MISS
@@ -239,7 +239,7 @@ def compile(model: Any = None, *, fullgraph: bool = False, dynamic: bool | None 
     accepted: sizes never need a recompilation decision, since each new shape re-plans by itself.
     ``mode="max-autotune"`` measures block sizes on the device the first time a plan for one is built, and keeps what was
     fastest on disk (see ``codegen/triton/autotune.py``); programs on the CPU are planned as always.
-    ``mode="replay"`` skips the function's Python while nothing it can see has changed (see ``compile_replay.py``).
+    ``mode="replay"`` skips the function's Python while nothing it can see has changed (see ``replay.py``).
     ``options``: ``recompile_limit``, after how many recompiling calls a :class:`RecompileWarning` is given (8);
     ``audit_every``, how often replay mode runs the Python and compares (64); ``memory_budget``, as the argument.
     ``memory_budget`` (0 to 1, default 1: off) is the share of the bytes kept between forward and backward that the plan may

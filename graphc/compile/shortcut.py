@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import dtypes
-from .compile_observe import step_of
-from .ir import recorder
-from .ir.flush import is_unheld
-from .ir.node import Value, leaf_value
-from .tensor import Tensor, wrap
+from .. import dtypes
+from ..ir import recorder
+from ..ir.flush import is_unheld
+from ..ir.node import Value, leaf_value
+from ..tensor import Tensor, wrap
+from .observe import step_of
 
 if TYPE_CHECKING:
-    from .compile_replay import Variant
+    from .replay import Variant
 
 MISS = object()  # the shortcut does not fit this call
 _MASK = (1 << 64) - 1
