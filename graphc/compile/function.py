@@ -128,8 +128,9 @@ class CompiledFunction:
 
     def _run(self, st: Any, args: Any, kwargs: Any, learn: Any = None) -> Any:
         """Record the function and flush; ``learn(out)`` is called in between unless something was flushed before."""
-        st.hold += 1
-        st.watch = call = _Call(self, self._fullgraph)
+        call = _Call(self, self._fullgraph)
+        st.hold += 1  # from here to the try nothing is called, so Ctrl-C does not get between
+        st.watch = call
         try:
             out = self._fn(*args, **kwargs)
             if learn is not None and not call.flushed:

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import dtypes
 from ..ir import recorder
-from ..ir.flush import is_unheld
+from ..ir.flush import finished, is_unheld
 from ..ir.node import Value, leaf_value
 from ..tensor import Tensor, wrap
 from .observe import step_of
@@ -77,8 +77,13 @@ class Shortcut:
         try:
             free = [k for k in self.donors if is_unheld(bindings[k], _NO_WRITES)]  # held by its tensor and by bindings
             buffers = self.plan(bindings, free)
-        except Exception:  # the general way computes it again and says what is wrong, at which line
-            return MISS
+        except BaseException as error:
+            done = finished(error, self.plan)
+            if done is not None:  # Ctrl-C when all was computed
+                self.commit(list(done), False)
+            elif isinstance(error, Exception):  # the general way computes it again and says what is wrong, at which line
+                return MISS
+            raise
         return self.commit(buffers, len(free) == len(self.donors))
 
     def bindings(self, args: tuple[Any, ...]) -> Sequence[Any] | None:

@@ -17,7 +17,7 @@ from ..device import CPU
 from ..dtypes import float64
 from ..errors import GraphcError
 from .location import format_location
-from .node import Graph, Node, PoisonedValue, Value, leaf_value
+from .node import Graph, Node, PoisonedValue, SharedValue, Value, leaf_value
 from .region import LEAF, SCALAR, Region, _Trie, region_graph, scalar_aval, scalar_buffer, state
 
 _slot = attrgetter("slot")
@@ -25,6 +25,7 @@ _alive = weakref.ref.__call__
 _planner: list[Callable[[Graph], Any]] = []
 PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
 _PLAN_LIMIT = 4096
+_FINISHED = "_graphc_finished"
 counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
 
 
@@ -73,12 +74,42 @@ def flush(reason: str = "read") -> None:
                 plans.clear()
             plans[key] = plan
         buffers = plan(reg.bindings, _unheld(reg, plan.donors) if plan.donors else ())
-    except Exception as error:
-        _recover(reg, live, error, reason != "read" or state.hold > 0, plan)
+    except BaseException as error:
+        done = finished(error, plan)
+        if done is not None:
+            _settle(live, done)
+        elif isinstance(error, Exception):
+            _recover(reg, live, error, reason != "read" or state.hold > 0, plan)
+        elif state.region.cursor.op is None:  # Ctrl-C before anything was done: all is pending as before
+            reg.must_flush = any([b.__class__ is SharedValue for b in reg.bindings])
+            state.region = reg
         raise
+    try:
+        for v, buf in zip(live, buffers):
+            v.buffer = buf
+            v.region = None
+    except BaseException:  # Ctrl-C: the plan may have overwritten what it was made from
+        _settle(live, buffers)
+        raise
+
+
+def _settle(live: list[Value], buffers: Sequence[Any]) -> None:
+    """Values are evaluated to what their plan gave."""
     for v, buf in zip(live, buffers):
         v.buffer = buf
         v.region = None
+
+
+def note_finished(error: BaseException, program: Any, buffers: Sequence[Any]) -> None:
+    """Tell whoever called a plan that ``error`` came from outside (Ctrl-C, a signal's handler) when its program had run: its
+    results must not be lost, since what it was given may be overwritten."""
+    error.__dict__[_FINISHED] = program, buffers
+
+
+def finished(error: BaseException, plan: Any) -> Sequence[Any] | None:
+    """The results of a plan that had run when ``error`` came from outside, or None."""
+    program, buffers = error.__dict__.pop(_FINISHED, (None, None))
+    return None if plan is None or program is not getattr(plan, "run", None) else buffers
 
 
 def drop_dead_writes(reg: Region) -> None:

@@ -45,7 +45,7 @@ def _owner(size: int) -> Any:
         def __del__(self, pool: Any = _Pool, size: int = size) -> None:
             with pool.lock:
                 pool.used -= size
-                if pool.kept + size <= max(_KEEP, pool.used):
+                if hasattr(self, "home") and pool.kept + size <= max(_KEEP, pool.used):
                     pool.kept += size
                     pool.free.setdefault(size, []).append(self.home)
 
@@ -103,7 +103,7 @@ def last_level_cache() -> int:
 
 def arena(nbytes: int) -> int:
     """Address of the intermediates' arena, at least ``nbytes`` long. Valid until a larger one is asked for; callers hold
-    :func:`plan_lock` while they use it."""
+    the lock of :class:`Running` while they use it."""
     pool = _Pool
     if pool.arena.size < nbytes + ALIGN:
         pool.arena = np.empty(0, np.uint8)
@@ -126,24 +126,21 @@ def empty_cache() -> None:
     with pool.lock:
         pool.free.clear()
         pool.kept = 0
-    if _Lock.plan.acquire(blocking=False):
-        pool.arena, pool.arena_base = np.empty(0, np.uint8), 0
-        _Lock.plan.release()
+    if Running.lock.acquire(blocking=False):
+        if not Running.now:
+            pool.arena, pool.arena_base = np.empty(0, np.uint8), 0
+        Running.lock.release()
 
 
-class _Lock:
+class Running:
     """One plan runs at a time: it owns the arena and the thread pool."""
 
-    plan = threading.RLock()
-
-
-def plan_lock() -> Any:
-    """The lock a running plan holds."""
-    return _Lock.plan
+    lock = threading.RLock()
+    now = False  # whether the lock's owner is inside a plan: handlers of signals and the ends of objects come at any moment
 
 
 def _after_fork() -> None:
-    _Lock.plan = threading.RLock()
+    Running.lock, Running.now = threading.RLock(), False
     _Pool.lock = threading.RLock()
 
 

@@ -246,3 +246,11 @@ def test_seeds_must_not_vary() -> None:
     varied = replace(k, stmts=tuple(Stmt("index", (), int64, index.var(0)) if j == seed else s for j, s in enumerate(k.stmts)))
     with pytest.raises(VerifyError, match="seeds differ"):
         verify_kernel(varied)
+
+
+def test_an_empty_operand_whose_axes_do_not_merge() -> None:
+    """It is copied into another order: a kernel over nothing."""
+    if not jit.available():
+        pytest.skip(jit.reason())
+    g = grower((3, 0), (2, 0, 3, 1))
+    harness.check(g.b.graph((g.emit("contract", (0, 1), ((), (), (1,), (1,))),)), g.arrays)

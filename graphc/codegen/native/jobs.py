@@ -198,7 +198,8 @@ def copy_job(dst: Any, src: Any, nbytes: int) -> Job:
 
 # ------------------------------------------------------------------------------------------------- small support kernels
 def _patch() -> str:
-    """Copy data pointers out of array objects into argument words: args = (ids, table of (object, word), count)."""
+    """Copy data pointers out of array objects into argument words: args = (ids, table of (object, word), count). The first id
+    becomes 0: so a program that was interrupted is known to have run."""
     f = Function("gc_patch")
     ids, table, n = f.arg(0, "ptr"), f.arg(1, "ptr"), f.arg(2)
 
@@ -209,6 +210,7 @@ def _patch() -> str:
         f.store("i64", f.load("i64", f.let(f"getelementptr i8, ptr {obj}, i64 {OBJECT_DATA}")), word)
 
     f.loop("0", n, one)
+    f.store("i64", "0", ids)
     return module([f])
 
 

@@ -200,7 +200,7 @@ def choose_vector_axis(k: Kernel) -> int | None:
                 score += (2.5 if a in written else 2) * weight  # strided loads are cheaper than strided stores
             elif c != 0:
                 score -= weight
-        fill = e / (-(-e // 16) * 16)
+        fill = e / (-(-e // 16) * 16) if e else 1.0  # nothing to do: any axis is as good
         score = score * fill if score > 0 else score / fill
         if d >= k.kept:
             score -= 1e-3  # of equals a kept axis: no combining of lanes

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 from operator import attrgetter, itemgetter
 from time import perf_counter
@@ -23,6 +23,7 @@ import numpy as np
 from ... import config
 from ...dtypes import dtype
 from ...errors import CompileError, OutOfMemoryError
+from ...ir.flush import note_finished
 from ...ir.interpret import compile_numpy
 from ...ir.node import Graph, Value
 from ...ir.recorder import SCALAR, scalar_buffer, with_location
@@ -34,17 +35,13 @@ from ..verify import verify_schedule
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, checked_whole, overwritable, parts_of
 from .pipeline import Pipeline, Pipelines, bytes_inside, local_keys, words
 from .printed import where
+from .results import Results, picker
 from .select import Selector
 
 _buffer, _contiguous = attrgetter("buffer"), attrgetter("flags.c_contiguous")
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
             "float32": "f4x", "float64": "d"}
-
-
-def picker(numbers: Sequence[int]) -> Callable[[Any], Sequence[Any]]:
-    """A function that takes these items of a sequence."""
-    return itemgetter(*numbers) if len(numbers) > 1 else lambda items: [items[k] for k in numbers]
 
 
 def run_waves(st: Stretch, times: list[tuple[str, float]]) -> None:
@@ -227,21 +224,22 @@ class Program:
     def link(self) -> None:
         """Argument blocks and programs. Objects are numbered: array inputs, results, then library results."""
         self.object_of: dict[Key, int] = {self.inputs[k].slot: n for n, k in enumerate(self.array_at)}
-        self.fresh: list[tuple[int, Callable[[], np.ndarray]]] = []  # results: (donor's binding or -1, allocation)
+        made: list[tuple[int, Callable[[], np.ndarray]]] = []
+        nbytes = 0
         for x in dict.fromkeys([*self.donor_of, *self.outputs]):
             if x in self.wave_of and x not in self.by_call:
                 self.object_of[x] = len(self.object_of)
                 av = self.avals[x]
                 new = np.empty if av.nbytes < memory.LARGE else memory.empty
-                self.fresh.append((self.donor_of.get(x, -1), partial(new, av.shape, av.dtype.np)))  # type: ignore[call-overload]
-        self.pick_donors = picker(self.donors)
-        self.news = [new for _, new in self.fresh[len(self.donors):]]
+                made.append((self.donor_of.get(x, -1), partial(new, av.shape, av.dtype.np)))  # type: ignore[call-overload]
+                nbytes += 0 if x in self.donor_of else av.nbytes
+        self.memory = Results(made, nbytes)
         for x in sorted(self.by_call, key=str):
             self.object_of[x] = len(self.object_of)
         self.n_objects = len(self.object_of)
-        made = [self.object_of.get(x, -1) for x in self.outputs]
-        own = len(made) > 1 and all(n >= len(self.array_at) for n in made)  # every result has memory of its own
-        self.made: Callable[[list[Any]], Any] | None = itemgetter(*made) if own else None
+        places = [self.object_of.get(x, -1) for x in self.outputs]
+        own = len(places) > 1 and all(n >= len(self.array_at) for n in places)  # every result has memory of its own
+        self.made: Callable[[list[Any]], Any] | None = itemgetter(*places) if own else None
         self.ids = np.zeros(max(1, self.n_objects), np.int64)
         self.pack_ids = struct.Struct(f"={self.n_objects}q").pack_into
         self.err = np.zeros(2, np.int64)
@@ -366,13 +364,19 @@ class Program:
     # ------------------------------------------------------------------------------------------------------- execution
     def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
         """``free`` are the binding numbers (of :attr:`donors`) that nobody else holds: they may be overwritten."""
-        with memory.plan_lock():
-            return self.run(bindings, free)
+        with memory.Running.lock:
+            if memory.Running.now:  # in this thread: a signal's handler or the end of some object computes something
+                return self.interpreted(bindings)
+            memory.Running.now = True
+            try:
+                return self.run(bindings, free)
+            finally:
+                memory.Running.now = False
 
     def timed(self, bindings: list[Any]) -> list[tuple[str, float]]:
         """Run once, wave by wave, overwriting nothing: (kernels of the wave or library call, seconds), in order."""
         times: list[tuple[str, float]] = []
-        with memory.plan_lock():
+        with memory.Running.lock:
             self.run(bindings, (), times)
         return times
 
@@ -390,32 +394,35 @@ class Program:
             objects = [np.ascontiguousarray(a) for a in objects]
             free = ()  # a result must not land in memory of another layout
         try:
-            if len(free) == len(self.donors):
-                objects += map(_buffer, self.pick_donors(bindings))
-                objects += [new() for new in self.news]
-            else:
-                free = frozenset(free)
-                objects += [bindings[donor].buffer if donor in free else new() for donor, new in self.fresh]
+            objects += self.memory.take(bindings, free)
         except OutOfMemoryError as error:
             results = sum(self.avals[x].nbytes for x in dict.fromkeys(self.outputs) if x in self.wave_of)
             raise OutOfMemoryError(f"{error}; results of this plan need {results / 2**20:,.1f} MiB, its intermediates "
                                    f"{self.arena_bytes / 2**20:,.1f} MiB at once") from None
         objects += [None] * (self.n_objects - len(objects))
-        for st in self.stretches:
-            if isinstance(st, Stretch):
-                self.pack_ids(self.ids.data, 0, *map(id, objects))
-                if times is None:
-                    pool.run(st.address)
+        begun = None
+        try:
+            for st in self.stretches:
+                if isinstance(st, Stretch):
+                    self.pack_ids(self.ids.data, 0, *map(id, objects))
+                    begun = st
+                    if times is None:
+                        pool.run(st.address)
+                    else:
+                        run_waves(st, times)
+                    if self.checks and self.err[0]:
+                        return self.failed(bindings)
                 else:
-                    run_waves(st, times)
-                if self.checks and self.err[0]:
-                    return self.failed(bindings)
-            else:
-                start = perf_counter()
-                self.call(st, objects, bindings)
-                if times is not None:
-                    times.append((st.label, perf_counter() - start))
-        return self.results(objects, bindings)
+                    start = perf_counter()
+                    self.call(st, objects, bindings)
+                    if times is not None:
+                        times.append((st.label, perf_counter() - start))
+            return self.results(objects, bindings)
+        except BaseException as error:  # maybe Ctrl-C or a signal handler's, after all was done
+            wrong, self.err[:] = self.err[0], 0
+            if begun is self.stretches[-1] and self.n_objects and not self.ids[0] and not wrong:
+                note_finished(error, self, self.results(objects, bindings))
+            raise
 
     def rebase(self) -> None:
         """Point the argument blocks at the arena, if it moved."""
@@ -495,6 +502,10 @@ class Program:
     def failed(self, bindings: list[Any]) -> list[Any]:
         """A kernel met an index out of range: the interpreter raises the user's error."""
         self.err[:] = 0
+        return self.interpreted(bindings)
+
+    def interpreted(self, bindings: list[Any]) -> list[Any]:
+        """The same by the interpreter."""
         if self.fallback is None:
             self.fallback = compile_numpy(self.graph)
         return self.fallback(bindings)
