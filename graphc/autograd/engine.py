@@ -214,11 +214,13 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
     targets = {edge_key(e) for e in wrt} if wrt is not None else set()
     only = _needed(roots, targets) if wrt is not None else None
     w = Walk(targets, keep, only)
-    at = splice.point(roots, cots, keep) if wrt is None and not create_graph and not anomaly.check else None
-    known = at.replay() if at is not None else None
-    if known is not None:
-        w.leaves = known
-        return w
+    at = None
+    if wrt is None and not create_graph and not anomaly.check:
+        known = splice.replay(roots, cots, keep)
+        if known is not None:
+            w.leaves = known
+            return w
+        at = splice.point(roots, cots, keep)
     before, state.grad = state.grad, create_graph
     state.walks += 1
     if state.walks == 1:

@@ -173,8 +173,8 @@ def test_a_graph_of_an_earlier_region_is_walked() -> None:
 def test_blocks_are_used_and_release_the_graph(monkeypatch) -> None:
     flush()
     used = []
-    replay = splice.Point.replay
-    monkeypatch.setattr(splice.Point, "replay", lambda self: used.append(replay(self)) or used[-1])
+    replay = splice.replay
+    monkeypatch.setattr(splice, "replay", lambda *args: used.append(replay(*args)) or used[-1])
     for _ in range(3):
         x, w, v = leaves(graphc)
         loss = ((x @ w).tanh() @ v).square().mean()
@@ -182,4 +182,5 @@ def test_blocks_are_used_and_release_the_graph(monkeypatch) -> None:
         with pytest.raises(RuntimeError, match="second time"):
             loss.backward()
         float(loss)
-    assert [u is not None for u in used] == [used[0] is not None, True, True]
+    assert [u is not None for u in used[1::2]] == [False] * 3, "a graph that was walked is walked again, and raises"
+    assert [u is not None for u in used[::2]] == [used[0] is not None, True, True]
