@@ -13,7 +13,10 @@ from . import engine
 
 
 def _listed(x: Any) -> list[Any]:
-    return list(x) if isinstance(x, (tuple, list)) else [x]
+    """One tensor, or any iterable of them (a generator such as ``parameters()``, a ParameterList, ``dict.values()``)."""
+    if x is None or isinstance(x, Tensor):
+        return [x]
+    return list(x.values() if type(x) is dict else x)
 
 
 def _seeds(tensors: Sequence[Tensor], grads: Sequence[Any]) -> tuple[list[Any], list[Value]]:
@@ -49,21 +52,23 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     keep = create_graph if retain_graph is None else retain_graph
     wrt = None
     if inputs is not None:
-        wrt_tensors = _listed(inputs)
-        if not wrt_tensors:
-            raise AutogradError("'inputs' argument to backward() cannot be empty.")
-        wrt = [_edge_of(t) for t in wrt_tensors]
+        inputs = _listed(inputs)
+        if not inputs:
+            raise AutogradError("`inputs` argument to `backward()` cannot be empty.")
+        wrt = [_edge_of(t) for t in inputs]
     w = engine.walk(edges, cots, keep=keep, create_graph=create_graph, wrt=wrt)
     if wrt is None:
         engine.deliver(w, accumulate_grad, create_graph)
         return
-    for t, e in zip(_listed(inputs), wrt):
+    for t, e in zip(inputs, wrt):
         g = w.leaves.get(e) if e.__class__ is AccumulateGrad else w.captured.get(engine.edge_key(e))
         if g is not None:
             accumulate_grad(t, g, create_graph)
 
 
 def _edge_of(t: Tensor) -> Any:
+    if not isinstance(t, Tensor):
+        raise AutogradError(f"all inputs have to be Tensors, but got {type(t).__name__}")
     edge = t._read().gfn
     if edge is None:
         raise AutogradError("One of the differentiated Tensors does not require grad")
@@ -72,9 +77,18 @@ def _edge_of(t: Tensor) -> Any:
 
 def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
          create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
-         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
-    """Gradients of ``outputs`` with respect to ``inputs`` as a tuple of tensors; ``.grad`` fields are untouched."""
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> Any:
+    """Gradients of ``outputs`` with respect to ``inputs`` as a tuple of tensors (a dict when ``inputs`` is one); ``.grad``
+    fields are untouched."""
+    if materialize_grads and allow_unused is False:
+        raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True, "
+                         "but got: allow_unused=False.")
     outs, ins = _listed(outputs), _listed(inputs)
+    if not ins:
+        raise AutogradError("`inputs` argument to `grad()` cannot be empty.")
+    if type(inputs) is dict:
+        return dict(zip(inputs, grad(outs, ins, grad_outputs, retain_graph, create_graph, only_inputs, allow_unused,
+                                     is_grads_batched, materialize_grads)))
     if is_grads_batched:
         return _batched(outs, ins, _listed(grad_outputs), retain_graph, create_graph, allow_unused, materialize_grads)
     grads = _listed(grad_outputs) if grad_outputs is not None else [None] * len(outs)
@@ -102,7 +116,7 @@ def _batched(outs: list[Any], ins: list[Any], grads: list[Any], retain: bool | N
     """One vector-Jacobian product per row of ``grads`` along their first dimension, stacked."""
     n = grads[0].shape[0]
     rows = [grad(outs, ins, [None if g is None else g[i] for g in grads], True if i + 1 < n else retain, create_graph, True,
-                 allow_unused, False, materialize) for i in range(n)]
+                 allow_unused or None, False, materialize) for i in range(n)]
     return tuple([None if column[0] is None else wrap(P.concat(tuple([P.reshape(t._read(), (1, *t.shape)) for t in column]), 0))
                   for column in zip(*rows)])
 
