@@ -75,7 +75,8 @@ class Tensor(TensorInfo):
         old = a.storage.value
         if a.detached or a.leaf is not None:
             if a.leaf is not None and state.grad:
-                raise AutogradError("a leaf Variable that requires grad is being used in an in-place operation.")
+                what = "a leaf Variable" if a.depth == len(a.chain) else "a view of a leaf Variable"
+                raise AutogradError(f"{what} that requires grad is being used in an in-place operation.")
             before, state.grad = state.grad, False
             try:
                 plain = alias_value(v) if v.gfn is not None else v
@@ -112,7 +113,9 @@ class Tensor(TensorInfo):
     def _aliased(self, v: Value, steps: tuple[Any, ...], detached: bool) -> Tensor:
         a = self._base_alias()
         t = _new(v)
-        t._alias = Alias(a.storage, a.chain + steps, detached or a.detached)
+        t._alias = alias = Alias(a.storage, a.chain + steps, detached or a.detached)
+        if a.leaf is not None and not detached:
+            alias.leaf, alias.depth = a.leaf, a.depth
         return t
 
     def _base_alias(self) -> Alias:
@@ -154,7 +157,7 @@ class Tensor(TensorInfo):
         a = self._alias
         if a is not None:
             if a.chain or a.detached:
-                a.leaf = edge
+                a.leaf, a.depth = edge, len(a.chain)
                 a.detached = a.detached or edge is None
             else:
                 a.storage.value = v

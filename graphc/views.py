@@ -44,14 +44,15 @@ REPEATING = 1 << 20  # bytes; larger views may be ones that only repeat a storag
 
 class Alias:
     """How a tensor looks at a storage. ``detached`` aliases never carry gradient; ``leaf`` is the AccumulateGrad of a
-    view that was itself made a leaf."""
+    view that was itself made a leaf, which the first ``depth`` steps of the chain show: further steps are views of it."""
 
-    __slots__ = ("storage", "chain", "version", "detached", "leaf", "_geometry")
+    __slots__ = ("storage", "chain", "version", "detached", "leaf", "depth", "_geometry")
 
     def __init__(self, storage: Storage, chain: tuple[ViewStep, ...], detached: bool):
         self.storage, self.chain, self.detached = storage, chain, detached
         self.version = storage.version
         self.leaf: AccumulateGrad | None = None
+        self.depth = len(chain)
         self._geometry: Any = None
 
     def geometry(self) -> tuple[tuple[int, ...], int]:
@@ -61,21 +62,24 @@ class Alias:
         return self._geometry
 
     def refresh(self) -> Value:
-        """The tensor's current Value, replayed from the storage."""
-        v = self.storage.value
-        if self.detached or self.leaf is not None:
-            if v.gfn is not None:
-                v = alias_value(v)
-            grad, state.grad = state.grad, False
-            try:
-                v = replay(v, self.chain)
-            finally:
-                state.grad = grad
-            if self.leaf is not None:
-                v = alias_value(v)
-                v.gfn = self.leaf
-        else:
-            v = replay(v, self.chain)
+        """The tensor's current Value, replayed from the storage: with the history it has had from the start, whatever the
+        mode of whoever reads it first."""
+        v, chain = self.storage.value, self.chain
+        grad = state.grad
+        try:
+            if self.detached or self.leaf is not None:
+                if v.gfn is not None:
+                    v = alias_value(v)
+                state.grad = False
+                v = replay(v, chain if self.leaf is None else chain[:self.depth])
+                chain = chain[self.depth:] if self.leaf is not None else ()
+                if self.leaf is not None:
+                    v = alias_value(v)
+                    v.gfn = self.leaf
+            state.grad = True
+            v = replay(v, chain)
+        finally:
+            state.grad = grad
         self.version = self.storage.version
         if v.aval.nbytes > REPEATING:
             self.keep_no_result(v)

@@ -8,7 +8,7 @@ from ..errors import AutogradError, ShapeError
 from ..ir import build as P
 from ..ir.recorder import state as recording
 from ..tensor import Tensor, wrap
-from ..views import STRIDED, Alias, replay
+from ..views import STRIDED, Alias
 from ._common import norm_dim, shape_arg, val
 from .convert import fresh
 from .joining import atleast_2d, cat, narrow, stack
@@ -164,12 +164,13 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
         raise ShapeError(f"setStorage: sizes {list(sizes)}, strides {list(strides)}, storage offset {offset} are out of bounds "
                          f"for storage of {have} elements")
     step = (STRIDED, (sizes, strides, offset))
-    before, recording.grad = recording.grad, recording.grad and not a.detached
-    try:
-        out = wrap(replay(a.storage.value, (step,)))
-    finally:
-        recording.grad = before
-    out._alias = Alias(a.storage, (step,), a.detached or not recording.grad)
+    if a.leaf is not None and recording.grad and a.depth:
+        raise NotImplementedError("as_strided of a leaf that requires grad and is a view of other memory: clone() it first")
+    out = wrap(a.storage.value)
+    out._alias = alias = Alias(a.storage, (step,), a.detached or not recording.grad)
+    if a.leaf is not None and recording.grad:
+        alias.leaf, alias.depth = a.leaf, 0
+    out._v = alias.refresh()
     return out
 
 
