@@ -42,6 +42,7 @@ from .dtypes import (
 )
 from .dtypes import bool_ as bool
 from .tensor import Size, Tensor, from_numpy
+from .tensor_overriding import SWITCH as _SWITCH
 
 __version__ = "0.1.0"
 
@@ -52,7 +53,14 @@ def _find_cuda(wanted: device) -> device:
     return find(wanted)
 
 
+def _exchanges() -> Any:
+    from .overrides import exchanges
+
+    return exchanges()
+
+
 register_kind("cuda", _find_cuda)
+_SWITCH.source = _exchanges
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
 cfloat, cdouble = complex64, complex128
 pi, inf, nan, e = math.pi, math.inf, math.nan, math.e
@@ -99,7 +107,7 @@ _SUBPACKAGES = frozenset(("nn", "optim", "utils", "vision", "autograd", "cuda", 
                           "multiprocessing", "distributions", "profiler", "serialization", "onnx", "export", "config",
                           "compiler", "accelerator", "fx", "xpu", "return_types", "mps", "nested", "sparse", "types",
                           "overrides", "_dynamo", "_inductor", "cpu", "signal", "_utils", "futures", "functional", "storage",
-                          "torch_version", "library"))
+                          "torch_version", "library", "_C"))
 _LAZY = {"save": "serialization", "load": "serialization", "set_printoptions": "tensor_repr", "vmap": "func",
          "autocast": "amp", "is_autocast_enabled": "amp", "get_autocast_dtype": "amp", "GradScaler": "amp",
          "OutOfMemoryError": "errors", "sparse_coo_tensor": "sparse", "sparse_csr_tensor": "sparse",

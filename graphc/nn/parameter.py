@@ -6,6 +6,7 @@ from typing import Any
 from .. import ops
 from ..autograd import no_grad
 from ..tensor import Tensor, make_alias
+from ..tensor_overriding import disabled_torch_function_impl
 
 __all__ = ["Parameter", "Buffer", "UninitializedParameter", "UninitializedBuffer", "is_lazy"]
 
@@ -26,6 +27,8 @@ class Parameter(Tensor):
         RuntimeError: ``requires_grad`` with a dtype that is neither floating point nor complex.
         TypeError: ``data`` is not a tensor.
     """
+
+    __torch_function__ = disabled_torch_function_impl
 
     def __new__(cls, data: Tensor | None = None, requires_grad: bool = True) -> Parameter:
         if data is None:
@@ -68,6 +71,7 @@ class Buffer(Tensor):
     ``persistent=False`` keeps it out of ``state_dict``. Shares storage with ``data``.
     """
 
+    __torch_function__ = disabled_torch_function_impl
     persistent: bool
 
     def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Buffer:
@@ -149,6 +153,7 @@ class UninitializedParameter(_Uninitialized, Parameter):  # type: ignore[misc]
 class UninitializedBuffer(_Uninitialized, Tensor):  # type: ignore[misc]
     """A buffer without a shape yet."""
 
+    __torch_function__ = disabled_torch_function_impl
     cls_to_become = Buffer  # not Tensor: only classes of equal layout can be swapped
     persistent: bool
 

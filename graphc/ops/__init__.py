@@ -63,6 +63,7 @@ def _export() -> None:
     for module in (linalg_old, complex_parts, signal, *newer):
         for name in module.NAMES:
             globals()[name] = getattr(module, name)
+    methods.own()
 
 
 _export()

@@ -9,6 +9,7 @@ import numpy as np
 from ..dtypes import complex64, complex128
 from ..errors import ShapeError
 from ..tensor import Size, Tensor, from_array, to_numpy
+from ..tensor_overriding import as_class
 from . import creation, pointwise, special_functions
 from .methods import in_place
 
@@ -92,10 +93,10 @@ def is_distributed(input: Tensor) -> bool:
 
 
 def as_subclass(self: Tensor, cls: type) -> Any:
-    """An instance of ``cls`` on the same storage."""
-    from ..tensor import make_alias
-
-    return make_alias(self, cls)
+    """An instance of ``cls`` on the same storage, with the same history."""
+    if not (isinstance(cls, type) and issubclass(cls, Tensor)):
+        raise TypeError(f"as_subclass(): argument 'cls' must be a subclass of Tensor (got {cls!r})")
+    return as_class(self, cls)
 
 
 def map2_(self: Tensor, x: Tensor, y: Tensor, callable: Callable[[Any, Any, Any], Any]) -> Tensor:

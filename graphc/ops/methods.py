@@ -5,11 +5,14 @@ One rule makes every ``name_``: compute ``name`` out of place, then write the re
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from ..tensor import Tensor, from_numpy
+from ..tensor_overriding import install as install_overriding
+from ..tensor_overriding import twin
 from . import _common, convert, creation, joining, pointwise, rearrange, reduction, shape
 
 IN_PLACE_OPERATORS = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
@@ -153,3 +156,15 @@ def install() -> None:
     Tensor.mT = property(shape.mT)  # type: ignore[assignment,attr-defined]
 
 
+_NAMED = {"__pow__": "pow", "__ipow__": "pow_", "__rtruediv__": "__rdiv__"}  # as PyTorch names them
+
+
+def own() -> None:
+    """Make every method and property a function of its own, named as in the class: ``Tensor.add`` is not ``graphc.add``, as the
+    handlers of ``__torch_function__`` expect. Called once when all families are installed."""
+    install_overriding()
+    for name, x in list(vars(Tensor).items()):
+        if isinstance(x, FunctionType) and x.__module__ != Tensor.__module__:
+            setattr(Tensor, name, twin(x, _NAMED.get(name, name), f"Tensor.{name}"))
+        elif isinstance(x, property) and isinstance(x.fget, FunctionType) and x.fget.__module__ != Tensor.__module__:
+            setattr(Tensor, name, property(twin(x.fget, name, f"Tensor.{name}"), x.fset, x.fdel, x.__doc__))
