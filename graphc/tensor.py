@@ -384,8 +384,10 @@ class Tensor(TensorInfo):
 
         edge = self._read().gfn
         leaf = edge.__class__ is AccumulateGrad
+        ours = type(self).__module__.startswith(__name__.partition(".")[0] + ".")
         return tensor_repr(fetched(self._read()), dtype_name=self.dtype.name, device=str(self.device),
-                           requires_grad=leaf, grad_fn_name=None if edge is None or leaf else GradFn(edge).name())
+                           requires_grad=leaf, grad_fn_name=None if edge is None or leaf else GradFn(edge).name(),
+                           prefix="tensor(" if ours else f"{type(self).__name__}(")
 
     __str__ = __repr__
 
