@@ -2,18 +2,16 @@
 
 A backward pass whose gradient graph looks like one that was walked at this very point of the program records the same nodes
 again. So what a walk recorded is kept at the trie node it began at, with the gradient graph's *shape*: its gradient nodes in
-breadth-first order, the path each was found by, and which of all edges lead to the same. A graph of the same shape is
-recognised by following the paths and comparing lists, so that little of it is Python's work; then the cursor jumps to the
-block's end and the leaves get handles on their gradients' slots; no rule runs. A pass is left to the walk when anything in
-it could act beyond recording: hooks, custom rules, operations of an earlier region, an open autocast block, values read from
-outside the region.
+breadth-first order, an edge by which each is found, and which edges lead to the same. A graph of the same shape is recognised
+by following those edges; then the cursor jumps to the block's end and the leaves get handles on their gradients' slots; no rule
+runs. A pass is left to the walk when anything in it could act beyond recording: hooks, custom rules, operations of an earlier
+region, an open autocast block, values read from outside the region.
 """
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ..ir.node import Aval, Node, Value
@@ -21,48 +19,41 @@ from ..ir.recorder import CASTS, Region, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge
 
 _KEPT = 4  # blocks remembered for one point of the program
-_node, _home = attrgetter("node"), attrgetter("home")
+_LEAF = {AccumulateGrad}
 
 
 class Shape(NamedTuple):
-    """A gradient graph but for which objects it is made of. Edges are numbered as they stand: the roots, then those of every
-    gradient node in order."""
+    """A gradient graph but for which objects it is made of. Its edges are numbered as they stand: the roots, then those of
+    every gradient node in order."""
 
-    paths: list[tuple[int, int]]  # of every gradient node: where an edge to it is (0: the roots, i: the ith node), which one;
-    #                               ~which where the edge is to one of several outputs
-    nodes: list[Node]
+    nodes: list[tuple[int, Node]]  # of every gradient node an edge to it (~edge: to one of its outputs), and what was recorded
+    same: list[tuple[int, int]]  # edges that lead where an earlier one does; -1: nowhere
     outputs: list[tuple[int, int, int]]  # edges to one of several outputs: (edge, number of the gradient node, output)
-    leaf_at: list[int]  # of every leaf: an edge to it
-    pick_leaves: Callable[[Any], Any]
-    pick_edges: Callable[[Any], Any]  # all edges out of (None, *gradient nodes, *outputs, *leaves)
+    leaf_at: list[int]  # of every leaf an edge to it
+    pick_leaves: Callable[[Any], tuple[Any, ...]]
 
     def match(self, roots: Sequence[Any], token: Any) -> tuple[list[GradNode], tuple[AccumulateGrad, ...]] | None:
         """Gradient nodes and leaves of a graph of this shape, all recorded in the region of ``token``; None for any other."""
-        order: list[Any] = []
-        lists: list[Any] = [roots]
+        edges: list[Any] = [*roots]
+        order: list[GradNode] = []
         try:
-            for parent, k in self.paths:
-                e = lists[parent][k] if k >= 0 else lists[parent][~k].gn
-                order.append(e)
-                lists.append(e.edges)
-            if [*map(_node, order)] != self.nodes:
-                return None
-            edges = (*chain.from_iterable(lists),)
-            leaves = self.pick_leaves(edges)
-            outs = [edges[at] for at, _, _ in self.outputs]
-            if edges != self.pick_edges((None, *order, *outs, *leaves)):
-                return None
-            for e, (_, i, k) in zip(outs, self.outputs):
-                if e.__class__ is not OutputEdge or e.gn is not order[i] or e.index != k:
+            for at, node in self.nodes:
+                gn = edges[at] if at >= 0 else edges[~at].gn
+                if gn.node is not node or gn.home is not token:
                     return None
-        except (AttributeError, IndexError, TypeError):  # a leaf or nothing at the end of a path, fewer edges, a freed node
+                order.append(gn)
+                edges += gn.edges
+            leaves = self.pick_leaves(edges)
+            for at, i, k in self.outputs:
+                if edges[at].__class__ is not OutputEdge or edges[at].gn is not order[i] or edges[at].index != k:
+                    return None
+            edges.append(None)
+            for at, other in self.same:
+                if edges[at] is not edges[other]:
+                    return None
+        except (AttributeError, IndexError, TypeError):  # a leaf or nothing instead of a gradient node, a freed node
             return None
-        if {*map(_home, order)} != {token} or {*map(type, leaves)} - _LEAF or len({*leaves}) != len(leaves):
-            return None
-        return order, leaves
-
-
-_LEAF = {AccumulateGrad}
+        return None if {*map(type, leaves)} - _LEAF or len({*leaves}) < len(leaves) else (order, leaves)
 
 
 class Block(NamedTuple):
@@ -131,32 +122,33 @@ def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | No
         return None
     token = region.token
     order: list[Any] = []
-    outs: list[OutputEdge] = []
     leaves: list[AccumulateGrad] = []
-    paths: list[tuple[int, int]] = []
-    at: dict[Any, int] = {}  # gradient node, output edge or leaf -> its number among those; None at first
-    first: dict[Any, int] = {}  # output edge or leaf -> the first edge to it
-    edges: list[Any] = []
-    lists: list[Any] = [roots]
-    for parent, of in enumerate(lists):  # grows while it is walked
-        for k, e in enumerate(of):
-            gn = e.gn if e.__class__ is OutputEdge else e if e.__class__ is GradNode else None
-            if gn is not None and gn not in at:
-                if gn.home is not token or gn.edges is None:
-                    return None
-                at[gn] = len(order)
-                order.append(gn)
-                paths.append((parent, k if gn is e else ~k))
-                lists.append(gn.edges)
-            if gn is not e and e is not None and e not in at:
-                numbered: list[Any] = outs if gn is not None else leaves
-                at[e], first[e] = len(numbered), len(edges)
-                numbered.append(e)
-            edges.append(e)
-    shift = {GradNode: 1, OutputEdge: 1 + len(order), AccumulateGrad: 1 + len(order) + len(outs)}
-    shape = Shape(paths, [gn.node for gn in order], [(first[e], at[e.gn], e.index) for e in outs], [first[e] for e in leaves],
-                  _picker([first[e] for e in leaves]), _picker([0 if e is None else at[e] + shift[e.__class__] for e in edges]))
-    return Point(region, key, shape, order, leaves)
+    number: dict[Any, int] = {}  # of gradient nodes
+    first: dict[Any, int] = {}  # of what edges lead to
+    nodes: list[tuple[int, Node]] = []
+    same: list[tuple[int, int]] = []
+    outputs: list[tuple[int, int, int]] = []
+    edges = [*roots]
+    for at, e in enumerate(edges):  # grows while it is walked
+        if e is None or e in first:
+            same.append((at, -1 if e is None else first[e]))
+            continue
+        first[e] = at
+        if e.__class__ is AccumulateGrad:
+            leaves.append(e)
+            continue
+        gn = e.gn if e.__class__ is OutputEdge else e
+        if gn not in number:
+            if gn.home is not token or gn.edges is None:
+                return None
+            number[gn] = len(order)
+            order.append(gn)
+            nodes.append((at if gn is e else ~at, gn.node))
+            edges += gn.edges
+        if gn is not e:
+            outputs.append((at, number[gn], e.index))
+    leaf_at = [first[e] for e in leaves]
+    return Point(region, key, Shape(nodes, same, outputs, leaf_at, _picker(leaf_at)), order, leaves)
 
 
 def _picker(numbers: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:

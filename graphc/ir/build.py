@@ -5,6 +5,7 @@ other operand's dtype. ``sum_to`` undoes broadcasting. User-level promotion live
 """
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,19 @@ from .optable import OPS
 from .recorder import apply, scalar_buffer, state
 
 Operand = Any  # Value or Python number
+_PLAIN = (bool, int, float)
+
+
+@lru_cache(10_000, typed=True)
+def _constant(number: Any, dt: dtype) -> tuple[bytes, dtype]:
+    return scalar_buffer(number, dt).tobytes(), dt
 
 
 def const(number: Any, dt: dtype) -> Value:
     """A constant of the program itself (not a run-time slot)."""
-    return apply(OPS["const"], (), (scalar_buffer(number, dt).tobytes(), dt))
+    if number and number.__class__ in _PLAIN:  # (zeros differ in sign, and are equal)
+        return apply(OPS["const"], (), _constant(number, dt))  # type: ignore[no-any-return]
+    return apply(OPS["const"], (), (scalar_buffer(number, dt).tobytes(), dt))  # type: ignore[no-any-return]
 
 
 def const_number(attrs: Any) -> Any:

@@ -16,7 +16,7 @@ def is_exported(v: Value) -> bool:
     if buf.__class__ is not np.ndarray:  # memory of a device: nobody tells when the last reader is gone
         return True
     known = _EXPORTS.get(id(buf))
-    if known is not None:
+    if known is not None and known[0]() is buf:
         return known[1]() is not None
     return buf.base is not None or sys.getrefcount(buf) > 3
 

@@ -1,6 +1,8 @@
 """Shape and dtype rules shared by rows of the op table, with the error messages users see."""
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ..device import CPU, device
 from ..dtypes import bool_, dtype
 from ..errors import DeviceError, DTypeError, ShapeError
@@ -22,6 +24,7 @@ def common_device(name: str, *ins: Aval) -> device:
     return dev
 
 
+@lru_cache(4096)
 def broadcast_shapes(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """NumPy-style broadcast of shapes. Raises ShapeError naming the axis that does not fit."""
     n = max((len(s) for s in shapes), default=0)

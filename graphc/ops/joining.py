@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..errors import ArgumentTypeError, AutogradError, DimError, ShapeError
@@ -9,7 +10,7 @@ from ..ir import build as P
 from ..tensor import Tensor
 from ._common import norm_dim, numpy_names, result_dtype, to_out, val
 from .convert import fresh
-from .shape import reshape, squeeze, unsqueeze
+from .shape import reshape, unsqueeze
 
 
 @numpy_names
@@ -121,8 +122,15 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     n = input.shape[d]
     if not -n <= index < n:
         raise DimError(f"select(): index {index} out of range for tensor of size {list(input.shape)} at dimension {d}")
-    part = narrow(input, d, index % n, 1)
-    return squeeze(part, d)
+    return input._view(*_selected(input._v.aval.shape, d, int(index) % n))
+
+
+@lru_cache(4096)
+def _selected(sh: tuple[int, ...], d: int, index: int) -> tuple[Any, ...]:
+    """The movement ops of :func:`select`."""
+    starts, stops = [0] * len(sh), list(sh)
+    starts[d], stops[d] = index, index + 1
+    return "slice", (tuple(starts), tuple(stops), (1,) * len(sh)), ("reshape", (sh[:d] + sh[d + 1:],))
 
 
 @numpy_names

@@ -6,7 +6,7 @@ Tensors, or Values. An optimizer with many parameters makes the slots once per g
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,21 @@ from ..ir.recorder import apply_each, scalar, scalars, state
 from ..tensor import Tensor, wrap
 
 Hyper = tuple[Value, ...]
+_NUMBERS = {bool, int, float}
 
 
 def hyper_dtype(param: Tensor) -> dtype:
     """The dtype hyper-parameters of a step on ``param`` have: float64 for float64 parameters, else float32."""
     return float64 if param._v.aval.dtype is float64 else float32
+
+
+def for_each(params: Sequence[Tensor], make: Callable[[dtype], Hyper]) -> list[Hyper]:
+    """What ``make(dtype)`` gives for each parameter's hyper-parameters, made once a dtype."""
+    kinds = {p._v.aval.dtype for p in params}
+    if float64 not in kinds or len(kinds) == 1:
+        return [make(float64 if float64 in kinds else float32)] * len(params)
+    made = {dt: make(dt) for dt in (float32, float64)}
+    return [made[hyper_dtype(p)] for p in params]
 
 
 def _slot(x: Any, dt: dtype) -> Value:
@@ -57,7 +67,7 @@ def _decay_factor(lr: Any, weight_decay: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------------------- SGD
 def sgd_hyper(dt: dtype, *, lr: Any, momentum: Any = 0.0, dampening: Any = 0.0, weight_decay: Any = 0.0) -> Hyper:
     """The run-time slots of an SGD step in the order the ``sgd_step`` op takes them."""
-    if _number(lr) and _number(momentum) and _number(dampening) and _number(weight_decay):
+    if {lr.__class__, momentum.__class__, dampening.__class__, weight_decay.__class__} <= _NUMBERS:
         return scalars((lr, momentum, 1.0 - dampening, weight_decay), dt)
     return (_slot(lr, dt), _slot(momentum, dt), _combine(_sub1, dt, dampening), _slot(weight_decay, dt))
 
@@ -119,6 +129,9 @@ def sgd_step(param: Tensor, grad: Tensor, buf: Tensor | None, *, lr: Any, moment
 def adam_hyper(dt: dtype, *, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any, bias_correction1: Any,
                bias_correction2_sqrt: Any, decoupled: bool) -> Hyper:
     """The run-time slots of an Adam step in the order the ``adam_step`` op takes them."""
+    if {x.__class__ for x in (lr, beta1, beta2, eps, weight_decay, bias_correction1, bias_correction2_sqrt)} <= _NUMBERS:
+        decay = 1.0 - lr * weight_decay if decoupled else weight_decay
+        return scalars((lr / bias_correction1, 1.0 - beta1, beta2, 1.0 - beta2, bias_correction2_sqrt, eps, decay), dt)
     decay = _combine(_decay_factor, dt, lr, weight_decay) if decoupled else _slot(weight_decay, dt)
     return (_combine(_div, dt, lr, bias_correction1), _combine(_sub1, dt, beta1), _slot(beta2, dt),
             _combine(_sub1, dt, beta2), _slot(bias_correction2_sqrt, dt), _slot(eps, dt), decay)

@@ -5,6 +5,8 @@ for a device, and ``state`` and ``state_dict()`` still hold ordinary tensors, as
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,16 +52,28 @@ def number(x: Any) -> float:
 
 def advance(state: dict[str, Any], key: str = "step") -> int:
     """Add one to the step count and return it as an int."""
-    t, region = state[key], recorder.state.region
-    v = t._v if t.__class__ is Tensor and t._alias is None else None
-    if v.__class__ is Value and v.region is None and v.aval in _COUNTS:  # what the rest comes to for a count of our own
-        n = int(v.buffer) + 1
-        list.append(region.writes, (t, v, region.slots))
-        t._v = leaf_value(v.aval, np.array(n, v.buffer.dtype))
-        return n
-    n = int(number(t)) + 1
-    store(state, key, n)
-    return n
+    return advance_all((state,), key)[0]
+
+
+def advance_all(states: Sequence[dict[str, Any]], key: str = "step") -> list[int]:
+    """Add one to every step count and return them as ints."""
+    region = recorder.state.region
+    log, at = partial(list.append, region.writes), region.slots
+    counts = []
+    for state in states:
+        t = state[key]
+        v = t._v if t.__class__ is Tensor and t._alias is None else None
+        if v.__class__ is Value and v.region is None and v.aval in _COUNTS:  # what the rest comes to for a count of our own
+            n = int(v.buffer) + 1
+            log((t, v, at))
+            t._v = leaf_value(v.aval, np.array(n, v.buffer.dtype))
+        else:
+            n = int(number(t)) + 1
+            store(state, key, n)
+            region = recorder.state.region
+            log, at = partial(list.append, region.writes), region.slots  # reading may have ended a region
+        counts.append(n)
+    return counts
 
 
 _COUNTS = (scalar_aval(float32), scalar_aval(float64))

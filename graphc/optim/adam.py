@@ -1,11 +1,13 @@
 """Adam (Kingma and Ba, 2015); AMSGrad variant (Reddi et al., 2018)."""
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
-from ..ops.optim_steps import adam_apply, adam_hyper, hyper_dtype
+from ..dtypes import dtype
+from ..ops.optim_steps import Hyper, adam_apply, adam_hyper, for_each, hyper_dtype
 from ..tensor import Tensor
-from ._scalars import advance, scalar
+from ._scalars import advance_all, scalar
 from .optimizer import Optimizer, check_betas, check_fused, check_lr, positive, zeros
 
 
@@ -41,23 +43,21 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         decay, amsgrad, decoupled = group["weight_decay"], group["amsgrad"], group["decoupled_weight_decay"]
         decay_on = isinstance(decay, Tensor) or decay != 0
-        made: dict[Any, Any] = {}
-        hypers = []
         states = [self.state[p] for p in params]
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if amsgrad else ("exp_avg", "exp_avg_sq")
         for p, state in zip(params, states):
             if not state:
                 state["step"] = scalar(0.0)
-                state["exp_avg"], state["exp_avg_sq"] = zeros(p), zeros(p)
-                if amsgrad:
-                    state["max_exp_avg_sq"] = zeros(p)
-            t, dt = advance(state), hyper_dtype(p)
-            hyper = made.get((dt, t))
-            if hyper is None:
-                hyper = made[dt, t] = adam_hyper(
-                    dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=decay,
-                    bias_correction1=1 - beta1**t, bias_correction2_sqrt=(1 - beta2**t) ** 0.5, decoupled=decoupled)
-            hypers.append(hyper)
+                state.update({name: zeros(p) for name in names})
+
+        @cache
+        def hyper(t: int, dt: dtype) -> Hyper:
+            return adam_hyper(dt, lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=decay,
+                              bias_correction1=1 - beta1**t, bias_correction2_sqrt=(1 - beta2**t) ** 0.5, decoupled=decoupled)
+
+        steps = advance_all(states)
+        hypers = for_each(params, partial(hyper, steps[0])) if len({*steps}) == 1 else \
+            [hyper(t, hyper_dtype(p)) for t, p in zip(steps, params)]
         moments = [[state[name] for state in states] for name in names]
         adam_apply(params, [p._grad for p in params], moments, hypers, decay_on=decay_on,  # type: ignore[misc]
                    decoupled=decoupled, amsgrad=amsgrad, maximize=group["maximize"])

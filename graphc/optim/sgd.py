@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ops.optim_steps import hyper_dtype, sgd_apply, sgd_hyper
+from ..ops.optim_steps import for_each, sgd_apply, sgd_hyper
 from ..tensor import Tensor
 from .optimizer import Optimizer, check_fused, check_lr, positive
 
@@ -31,10 +31,8 @@ class SGD(Optimizer):
         momentum, decay = group["momentum"], group["weight_decay"]
         momentum_on, decay_on = isinstance(momentum, Tensor) or momentum != 0, isinstance(decay, Tensor) or decay != 0
         on = {"momentum_on": momentum_on, "decay_on": decay_on, "nesterov": group["nesterov"], "maximize": group["maximize"]}
-        dtypes = [hyper_dtype(p) for p in params]
-        made = {dt: sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"], weight_decay=decay)
-                for dt in dict.fromkeys(dtypes)}
-        hypers = [made[dt] for dt in dtypes] if len(made) > 1 else [made[dtypes[0]]] * len(dtypes)
+        hypers = for_each(params, lambda dt: sgd_hyper(dt, lr=group["lr"], momentum=momentum, dampening=group["dampening"],
+                                                       weight_decay=decay))
         if not momentum_on:
             sgd_apply(params, [p._grad for p in params], [None] * len(params), hypers, **on)  # type: ignore[misc]
             return

@@ -404,7 +404,10 @@ class Program:
         try:
             for st in self.stretches:
                 if isinstance(st, Stretch):
-                    self.pack_ids(self.ids.data, 0, *map(id, objects))
+                    if begun is None:
+                        self.pack_ids(self.ids.data, 0, *map(id, objects))
+                    elif objects:  # the others are as they were
+                        self.ids[0] = id(objects[0])
                     begun = st
                     if times is None:
                         pool.run(st.address)
@@ -414,6 +417,7 @@ class Program:
                         return self.failed(bindings)
                 else:
                     start = perf_counter()
+                    begun = None
                     self.call(st, objects, bindings)
                     if times is not None:
                         times.append((st.label, perf_counter() - start))
