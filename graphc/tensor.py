@@ -102,10 +102,12 @@ class Tensor(TensorInfo):
         if self._alias is None and self._v.__class__ is PoisonedValue:
             self._v = old
 
-    def _view(self, name: str, attrs: Any) -> Tensor:
-        """A tensor sharing this one's storage, seen through one more movement op."""
+    def _view(self, name: str, attrs: Any, *more: tuple[str, Any]) -> Tensor:
+        """A tensor sharing this one's storage, seen through one more movement op (or several)."""
         v = apply(OPS[name], (self._read(),), attrs)
-        t = self._aliased(v, ((name, attrs),), not state.grad)
+        for op, its in more:
+            v = apply(OPS[op], (v,), its)
+        t = self._aliased(v, ((name, attrs), *more), not state.grad)
         if v.aval.nbytes > REPEATING:
             t._base_alias().keep_no_result(v)
         return t
