@@ -2,7 +2,7 @@
 from importlib import import_module
 
 __all__ = []
-for _module in ("linalg", "linalg_old", "reduction", "setops", "sort"):  # by name: some families are hidden by a function
+for _module in ("linalg", "linalg_old", "numeric", "reduction", "setops", "sort"):  # by name: functions hide some
     for _name, _obj in list(vars(import_module(f"{__package__}.ops.{_module}")).items()):
         if _name.endswith("_result") and isinstance(_obj, type):
             globals()[_obj.__name__] = _obj

@@ -7,7 +7,6 @@ Norms and products are in :mod:`graphc.ops.linalg_norm`, ``torch.svd`` and other
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 from ..dtypes import int64
@@ -32,19 +31,20 @@ from ._linalg_common import (
     square,
     tolerances,
 )
+from ._named import named_result as _named_result
 
-inv_ex_result: Any = namedtuple("linalg_inv_ex", ["inverse", "info"])  # type: ignore[name-match]  # print like PyTorch's
-solve_ex_result: Any = namedtuple("linalg_solve_ex", ["result", "info"])  # type: ignore[name-match]
-cholesky_ex_result: Any = namedtuple("linalg_cholesky_ex", ["L", "info"])  # type: ignore[name-match]
-qr_result: Any = namedtuple("linalg_qr", ["Q", "R"])  # type: ignore[name-match]
-svd_result: Any = namedtuple("linalg_svd", ["U", "S", "Vh"])  # type: ignore[name-match]
-eigh_result: Any = namedtuple("linalg_eigh", ["eigenvalues", "eigenvectors"])  # type: ignore[name-match]
-eig_result: Any = namedtuple("linalg_eig", ["eigenvalues", "eigenvectors"])  # type: ignore[name-match]
-slogdet_result: Any = namedtuple("linalg_slogdet", ["sign", "logabsdet"])  # type: ignore[name-match]
-lstsq_result: Any = namedtuple("linalg_lstsq", ["solution", "residuals", "rank", "singular_values"])  # type: ignore[name-match]
-lu_result: Any = namedtuple("linalg_lu", ["P", "L", "U"])  # type: ignore[name-match]
-lu_factor_result: Any = namedtuple("linalg_lu_factor", ["LU", "pivots"])  # type: ignore[name-match]
-lu_factor_ex_result: Any = namedtuple("linalg_lu_factor_ex", ["LU", "pivots", "info"])  # type: ignore[name-match]
+inv_ex_result: Any = _named_result("linalg_inv_ex", ["inverse", "info"])
+solve_ex_result: Any = _named_result("linalg_solve_ex", ["result", "info"])
+cholesky_ex_result: Any = _named_result("linalg_cholesky_ex", ["L", "info"])
+qr_result: Any = _named_result("linalg_qr", ["Q", "R"])
+svd_result: Any = _named_result("linalg_svd", ["U", "S", "Vh"])
+eigh_result: Any = _named_result("linalg_eigh", ["eigenvalues", "eigenvectors"])
+eig_result: Any = _named_result("linalg_eig", ["eigenvalues", "eigenvectors"])
+slogdet_result: Any = _named_result("linalg_slogdet", ["sign", "logabsdet"])
+lstsq_result: Any = _named_result("linalg_lstsq", ["solution", "residuals", "rank", "singular_values"])
+lu_result: Any = _named_result("linalg_lu", ["P", "L", "U"])
+lu_factor_result: Any = _named_result("linalg_lu_factor", ["LU", "pivots"])
+lu_factor_ex_result: Any = _named_result("linalg_lu_factor_ex", ["LU", "pivots", "info"])
 
 
 # ---------------------------------------------------------------------------------------------------- inverse and solve

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 from ..dtypes import int64
@@ -15,14 +14,15 @@ from ..tensor import Tensor, wrap
 from . import linalg as _L
 from ._common import to_out, val
 from ._linalg_common import matrices, results, same_batch, square
+from ._named import named_result as _named_result
 from .linalg import det, matrix_exp, matrix_power, slogdet
 from .linalg_norm import householder_product
 
-svd_result: Any = namedtuple("svd", ["U", "S", "V"])  # type: ignore[name-match]  # prints like PyTorch
-qr_result: Any = namedtuple("qr", ["Q", "R"])  # type: ignore[name-match]
-triangular_result: Any = namedtuple("triangular_solve", ["solution", "cloned_coefficient"])  # type: ignore[name-match]
-geqrf_result: Any = namedtuple("geqrf", ["a", "tau"])  # type: ignore[name-match]
-lu_unpack_result: Any = namedtuple("lu_unpack", ["P", "L", "U"])  # type: ignore[name-match]
+svd_result: Any = _named_result("svd", ["U", "S", "V"])
+qr_result: Any = _named_result("qr", ["Q", "R"])
+triangular_result: Any = _named_result("triangular_solve", ["solution", "cloned_coefficient"])
+geqrf_result: Any = _named_result("geqrf", ["a", "tau"])
+lu_unpack_result: Any = _named_result("lu_unpack", ["P", "L", "U"])
 
 
 def inverse(input: Tensor, *, out: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..ir import build as P
 from ..tensor import Tensor, from_array, to_numpy, wrap
 from . import joining, matmul, pointwise, reduction
 from ._common import binary_values, norm_dim, norm_dims, to_out, val
+from ._named import named_result as _named_result
 from .complex_parts import abs, complex, imag, real
 from .creation import as_tensor, ones_like
 from .pointwise import sqrt
@@ -213,12 +214,10 @@ lcm = _on_host("lcm", np.lcm, "Least common multiple.", True)
 nextafter = _on_host("nextafter", np.nextafter, "The next representable number after ``input`` towards ``other``.", False)
 
 
-class _Frexp(NamedTuple):
-    mantissa: Tensor
-    exponent: Tensor
+frexp_result: Any = _named_result("frexp", ["mantissa", "exponent"])
 
 
-def frexp(input: Tensor, *, out: Any = None) -> _Frexp:
+def frexp(input: Tensor, *, out: Any = None) -> Any:
     """``input = mantissa * 2^exponent`` with 0.5 <= \\|mantissa\\| < 1; the exponent is int32 (found on the host)."""
     if not input.is_floating_point():
         raise DTypeError(f"torch.frexp() only supports floating-point dtypes; got {input.dtype}")
@@ -229,8 +228,8 @@ def frexp(input: Tensor, *, out: Any = None) -> _Frexp:
     v = P.mul(P.mul(P.cast(val(input), dt), P.exp2(P.neg(P.cast(val(half), dt)))), P.exp2(P.cast(val(half - e), dt)))
     m = wrap(P.cast(v, input.dtype))
     if out is not None:
-        return _Frexp(to_out(out[0], m._read()), to_out(out[1], e._read()))
-    return _Frexp(m, e)
+        return frexp_result(to_out(out[0], m._read()), to_out(out[1], e._read()))
+    return frexp_result(m, e)
 
 
 # ---------------------------------------------------------------------------------------------------------- small things

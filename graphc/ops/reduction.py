@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 from .. import dtypes
@@ -12,10 +11,11 @@ from ..ir import build as P
 from ..ir.node import Value
 from ..tensor import Tensor, wrap
 from ._common import binary_values, float_value, norm_dim, norm_dims, numpy_names, result, to_out, val
+from ._named import named_result as _named_result
 
-max_result = namedtuple("max", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-min_result = namedtuple("min", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-aminmax_result = namedtuple("aminmax", ["min", "max"])  # type: ignore[name-match]  # prints like PyTorch
+max_result = _named_result("max", ["values", "indices"])
+min_result = _named_result("min", ["values", "indices"])
+aminmax_result = _named_result("aminmax", ["min", "max"])
 
 
 def _sum_dtype(v: Value, dt: dtype | None) -> Value:

@@ -1,7 +1,6 @@
 """Functions whose result size depends on the data: unique, bincount, histograms, membership. They evaluate."""
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from ..errors import AutogradError, DTypeError, ShapeError
 from ..ir.recorder import fetched
 from ..tensor import Tensor, from_array
 from ._common import norm_dim, to_out, val
+from ._named import named_result as _named_result
 
-histogram_result: Any = namedtuple("histogram", ["hist", "bin_edges"])  # type: ignore[name-match]  # prints like PyTorch
+histogram_result: Any = _named_result("histogram", ["hist", "bin_edges"])
 
 
 def _data(t: Tensor, name: str = "input") -> np.ndarray:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from typing import Any
 
 from ..dtypes import bool_, float32, float64, int32, int64, uint8
@@ -13,15 +12,16 @@ from ..ir.optable import OPS
 from ..ir.recorder import apply
 from ..tensor import Tensor, wrap
 from ._common import binary_values, norm_dim, number, numpy_names, to_out, val
+from ._named import named_result as _named_result
 
-sort_result: Any = namedtuple("sort", ["values", "indices"])  # type: ignore[name-match]  # prints like PyTorch
-topk_result: Any = namedtuple("topk", ["values", "indices"])  # type: ignore[name-match]
-kthvalue_result: Any = namedtuple("kthvalue", ["values", "indices"])  # type: ignore[name-match]
-median_result: Any = namedtuple("median", ["values", "indices"])  # type: ignore[name-match]
-nanmedian_result: Any = namedtuple("nanmedian", ["values", "indices"])  # type: ignore[name-match]
-mode_result: Any = namedtuple("mode", ["values", "indices"])  # type: ignore[name-match]
-cummax_result: Any = namedtuple("cummax", ["values", "indices"])  # type: ignore[name-match]
-cummin_result: Any = namedtuple("cummin", ["values", "indices"])  # type: ignore[name-match]
+sort_result: Any = _named_result("sort", ["values", "indices"])
+topk_result: Any = _named_result("topk", ["values", "indices"])
+kthvalue_result: Any = _named_result("kthvalue", ["values", "indices"])
+median_result: Any = _named_result("median", ["values", "indices"])
+nanmedian_result: Any = _named_result("nanmedian", ["values", "indices"])
+mode_result: Any = _named_result("mode", ["values", "indices"])
+cummax_result: Any = _named_result("cummax", ["values", "indices"])
+cummin_result: Any = _named_result("cummin", ["values", "indices"])
 
 
 def _sorted(v: Value, d: int, descending: bool) -> tuple[Value, Value]:
