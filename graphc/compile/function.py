@@ -171,17 +171,16 @@ class CompiledFunction:
             return self._run(st, args, kwargs)
         variant = replay.find(arguments)
         numbers = None
-        if variant is not None:
+        bindings = None if variant is None else variant.bindings(arguments.tensors)
+        if variant is not None and bindings is not None:  # else it would not be replayed, so there is nothing to audit
             if replay.due(variant):
-                numbers = variant.scalars()
+                numbers, bindings = variant.scalars(), None
             else:
-                bindings = variant.bindings(arguments.tensors)
-                if bindings is not None:
-                    out, values = variant.run(arguments.tensors, bindings)
-                    recorder.flush("compiled call")
-                    replay.replayed += 1
-                    self._calls += 1
-                    return out
+                out, values = variant.run(arguments.tensors, bindings)
+                recorder.flush("compiled call")
+                replay.replayed += 1
+                self._calls += 1
+                return out
         seen = replay.observe(arguments)
         learn = None if seen is None else lambda out: replay.learn(seen, out, args, kwargs, variant)
         out = self._run(st, args, kwargs, learn)

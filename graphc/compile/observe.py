@@ -160,6 +160,8 @@ class Observation:
             self._place(g._v, "grad" if g._alias is None else "gradient seen through a view", t)
 
     def _place(self, v: Value, kind: str, x: Any) -> None:
+        if v.__class__ is not Value or v.region is not None:  # say, a gradient another thread has changed but not computed
+            raise Unfit("a tensor that NumPy shares or that is not evaluated")
         self.pinned.append(v)  # so that no id is given anew while the call runs
         for key in (id(v), id(v.buffer)):  # by its buffer: another handle on the same data
             places = self.origin.setdefault(key, [])
@@ -175,7 +177,7 @@ class Observation:
         if flatten((args, kwargs), *again) != self.arguments.outline or [id(t) for t in again[0]] != \
                 [id(t) for t in self.arguments.tensors]:
             raise Unfit("it changes the containers it is given")
-        where = first_change(self.scene.guards, False)
+        where = first_change(self.scene.guards, frozenset())
         if where:
             raise Unfit(f"it changes {where}")
         live = self._live(reg)

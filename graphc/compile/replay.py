@@ -28,7 +28,7 @@ from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
 from .observe import Arguments, Observation, Rates, Unfit, step_of
 from .report import difference
-from .scene import RATE, Hidden, Watch, modes, same_state
+from .scene import Hidden, Watch, modes, same_state
 from .shortcut import MISS, shortcut
 
 FIRST_AUDITS = 3  # audits of the first calls after learning
@@ -44,9 +44,8 @@ class Variant:
     def __init__(self, history: list[Observation]):
         o = self.seen = history[-1]
         self.key, self.calls = o.key(), 0
-        rates = {id(g[1]) for h in history for g in h.scene.guards if g[0] == RATE}
-        moved = any(len({h.rates.get(r) for h in history}) > 1 for r in rates)
-        self.live_rates = moved and not (o.scene.names & _RATE_NAMES)
+        moved = [r for r in o.rates if len({h.rates[r] for h in history if r in h.rates}) > 1]
+        self.live_rates = frozenset(() if o.scene.names & _RATE_NAMES else moved)  # groups whose rate is an input
         self.numbers = [self._number(k, history) for k in range(len(o.numbers))]
         for k, c in enumerate(o.constants):
             if any(h.constants[k].buffer.tobytes() != c.buffer.tobytes() for h in history[-2:]):
@@ -264,7 +263,7 @@ class Replay:
             self.off = self.why = "what it is called with, or what it sees, never comes again"
         same = self.history if self.history and self.history[-1].key() == o.key() else []
         self.history = [*same, o][-4:]
-        if audited is not None and audited.key == o.key() or not same or same[-1].scene.changed(True):
+        if audited is not None and audited.key == o.key() or not same or same[-1].scene.changed(None):
             return
         fresh = Variant(self.history)
         others = [v for v in self.variants if v.key != fresh.key or not fresh.live_rates]

@@ -258,9 +258,9 @@ class Scene:
         self._mapping(opt.__dict__)
 
     # ----------------------------------------------------------------------------------------------------------- guarding
-    def changed(self, live_rates: bool = False) -> str:
+    def changed(self, live: frozenset[int] | None = frozenset()) -> str:
         """What differs from the moment the scene was made, or ''; tensors' values may differ."""
-        where = first_change(self.guards, live_rates)
+        where = first_change(self.guards, live)
         if where:
             return where
         for t, state in zip(self.tensors, self.states):
@@ -315,15 +315,16 @@ def _unwrapped(x: Any) -> list[Any]:
     return [x]
 
 
-def first_change(guards: list[tuple[int, Any, Any, Any]], live_rates: bool) -> str:
-    """The first guarded place that holds something else now, described, or ''."""
+def first_change(guards: list[tuple[int, Any, Any, Any]], live: frozenset[int] | None) -> str:
+    """The first guarded place that holds something else now, described, or ''. ``live``: ids of the groups whose learning rates
+    may differ; None: all."""
     for kind, c, k, want in guards:
         try:
             if kind == LENGTH:
                 if len(c) == want:
                     continue
                 return f"the length of a {type(c).__name__}: {len(c)}, was {want}"
-            if kind == RATE and live_rates and type(c[k]) is float or kind == EMPTY and not c[k]:
+            if kind == RATE and (live is None or id(c) in live) and type(c[k]) is float or kind == EMPTY and not c[k]:
                 continue
             have = c.cell_contents if kind in (CELL, CELL_VALUE) else c[k]
         except (LookupError, ValueError, TypeError):
@@ -338,10 +339,10 @@ def first_change(guards: list[tuple[int, Any, Any, Any]], live_rates: bool) -> s
 class Watch:
     """Guards in columns, compared without a step of Python per guard; only a difference is looked at closely."""
 
-    def __init__(self, guards: list[tuple[int, Any, Any, Any]], live_rates: bool):
-        self.guards, self.live_rates = guards, live_rates
-        self.rates = [(c, k) for kind, c, k, _ in guards if kind == RATE and live_rates]
-        items = [g[1:] for g in guards if g[0] in (ITEM, VALUE) or g[0] == RATE and not live_rates]
+    def __init__(self, guards: list[tuple[int, Any, Any, Any]], live: frozenset[int]):
+        self.guards, self.live = guards, live
+        self.rates = [(c, k) for kind, c, k, _ in guards if kind == RATE and id(c) in live]
+        items = [g[1:] for g in guards if g[0] in (ITEM, VALUE) or g[0] == RATE and id(g[1]) not in live]
         self.containers, self.keys, self.wants = ([g[i] for g in items] for i in range(3))
         empty = [g for g in guards if g[0] == EMPTY]
         self.owners, self.names = [g[1] for g in empty], [g[2] for g in empty]
@@ -360,7 +361,7 @@ class Watch:
                 return ""
         except (LookupError, ValueError, TypeError):
             pass
-        return first_change(self.guards, self.live_rates)
+        return first_change(self.guards, self.live)
 
 
 _contents = attrgetter("cell_contents")
