@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from typing import Any
 
-from . import ops
+from . import _importers, ops
 from .autograd.mode import (
     enable_grad,
     inference_mode,
@@ -189,3 +190,4 @@ __all__ = [  # noqa: PLE0605
     "get_default_dtype", "iinfo", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
     "promote_types", "set_default_device", "set_default_dtype", "set_grad_enabled", "uint32", "bfloat16",
 ]
+_importers.watch(sys.modules[__name__])

@@ -2,12 +2,14 @@
 
 Every public function asks the ``__torch_function__`` of its arguments: Tensor subclasses, which by default keep their type, and
 foreign classes that have the method. How it is done at no cost while there are none: ``tensor_overriding.py``. The switch is
-thrown by the first subclass of Tensor, by a mode, by the helpers below when they are shown a foreign object that overrides, and
-by a public function that refuses such an object; only that one first call fails, so show it before (``is_tensor_like``).
+thrown by the first subclass of Tensor, by a mode, by a module that imports graphc and defines a foreign class that overrides
+(``_importers.py``), by the helpers below when they are shown an instance of one, and by a public function that refuses one: where
+nothing else told of the class, that first call fails, so show it before (``is_tensor_like``).
 
-Not as in PyTorch: the same function object serves where PyTorch has two of one meaning (``torch.relu`` and
-``nn.functional.relu``, ``torch.abs`` and ``torch.absolute``); flags such as ``is_sparse`` are constants that ask nobody;
-there is no ``__torch_dispatch__``.
+Not as in PyTorch: one function object serves where PyTorch has two of one meaning (``torch.relu`` and ``nn.functional.relu``,
+``torch.det`` and ``linalg.det``, ``torch.abs`` and ``torch.absolute``); handlers get arguments as they were written, defaults not
+filled in; ``types`` never holds Tensor itself; flags such as ``is_sparse`` are constants that ask nobody; there is no
+``__torch_dispatch__``.
 """
 from __future__ import annotations
 
@@ -36,6 +38,7 @@ from .tensor_overriding import (
 )
 
 NAMESPACES = ("nn.functional", "", "linalg", "fft", "special")  # modules of public functions below graphc; first names win
+_LATER = {"nn.functional": ("linear_cross_entropy",)}  # names that __all__ lacks because they load with their first use
 _PACKAGE = __name__.partition(".")[0]
 _INTERNAL = frozenset("""
 acc_dtype as_array at_least bits broadcast_into builtins_abs clone_as finish flat_argmax fresh legacy_type p_norm
@@ -73,7 +76,7 @@ def _functions() -> Iterator[tuple[str, str, FunctionType]]:
     seen: set[int] = set()
     for where in NAMESPACES:
         module = importlib.import_module(f"{_PACKAGE}.{where}" if where else _PACKAGE)
-        names = module.__all__ if where else vars(module)
+        names = [*module.__all__, *_LATER.get(where, ())] if where else list(vars(module))
         for name in names:
             fn = getattr(module, name)
             if not isinstance(fn, FunctionType) or name.startswith("_") or name in _INTERNAL or id(fn) in seen:

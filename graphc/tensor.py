@@ -377,7 +377,7 @@ class Tensor(TensorInfo):
         return id(self)
 
     def __format__(self, spec: str) -> str:
-        if not self._v.aval.shape:
+        if not self._v.aval.shape and type(self) is Tensor:
             return self.item().__format__(spec)
         return object.__format__(self, spec)
 

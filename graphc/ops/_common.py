@@ -18,6 +18,7 @@ from ..ir.recorder import CASTS, apply, scalar
 from ..ir.tape import AccumulateGrad
 from ..tensor import Tensor, wrap
 from ..tensor_info import norm_dim as norm_dim
+from ..tensor_overriding import foreign
 
 _INT = {int}
 NUMBERS = (bool, int, float, complex, np.number, np.bool_)
@@ -28,7 +29,12 @@ def val(t: Any, name: str = "input") -> Value:
     if isinstance(t, Tensor):
         a = t._alias
         return t._v if a is None else t._read()
-    raise ArgumentTypeError(f"argument '{name}' must be Tensor, not {type(t).__name__}")
+    raise ArgumentTypeError(f"argument '{name}' must be Tensor, not {type(t).__name__}{_overrides(t)}")
+
+
+def _overrides(x: Any) -> str:
+    """For the message of a refusal: a foreign class that nobody knew to have ``__torch_function__`` is asked from now on."""
+    return "; its __torch_function__, unknown until now, is asked from the next call on" if foreign(x) else ""
 
 
 def products(*vs: Value) -> tuple[Value, ...]:
@@ -147,7 +153,7 @@ def operand(x: Any, name: str) -> Any:
         from ..tensor import from_numpy_copy
 
         return from_numpy_copy(x)._v
-    raise ArgumentTypeError(f"{name}(): argument must be Tensor or number, not {type(x).__name__}")
+    raise ArgumentTypeError(f"{name}(): argument must be Tensor or number, not {type(x).__name__}{_overrides(x)}")
 
 
 def to_dtype(x: Any, dt: dtype) -> Value:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor, from_numpy
+from ..tensor_overriding import foreign, twin
 from ..tensor_overriding import install as install_overriding
-from ..tensor_overriding import twin
 from . import _common, convert, creation, joining, pointwise, rearrange, reduction, shape
 
 IN_PLACE_OPERATORS = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
@@ -38,6 +38,7 @@ def _operator(fn: Callable[..., Tensor], swap: bool = False) -> Callable[..., An
     def f(self: Tensor, other: Any) -> Any:
         if not isinstance(other, (Tensor, int, float)):
             if not isinstance(other, (*_common.NUMBERS, np.ndarray)):
+                foreign(other)
                 return NotImplemented
         return fn(other, self) if swap else fn(self, other)
 
