@@ -214,13 +214,6 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
     targets = {edge_key(e) for e in wrt} if wrt is not None else set()
     only = _needed(roots, targets) if wrt is not None else None
     w = Walk(targets, keep, only)
-    at = None
-    if wrt is None and not create_graph and not anomaly.check:
-        known = splice.replay(roots, cots, keep)
-        if known is not None:
-            w.leaves = known
-            return w
-        at = splice.point(roots, cots, keep)
     before, state.grad = state.grad, create_graph
     state.walks += 1
     if state.walks == 1:
@@ -234,9 +227,23 @@ def walk(roots: Sequence[Any], cots: Sequence[Value], *, keep: bool, create_grap
         state.walks -= 1
         if not state.walks:
             state.region.cursor.turn |= END
-    if at is not None:
-        at.remember(w.leaves)
     return w
+
+
+def leaf_sums(roots: Sequence[Any], cots: Sequence[Value] | Callable[[], Sequence[Value]], *, keep: bool,
+              create_graph: bool) -> dict[AccumulateGrad, Value]:
+    """What a whole backward pass adds up at the leaves. ``cots`` may be a function that records them, the same
+    for equal roots."""
+    at, given = None, () if callable(cots) else cots
+    if not create_graph and not anomaly.check:
+        known = splice.replay(roots, given, keep)
+        if known is not None:
+            return known
+        at = splice.point(roots, given, keep)
+    sums = walk(roots, cots() if callable(cots) else cots, keep=keep, create_graph=create_graph).leaves
+    if at is not None:
+        at.remember(sums)
+    return sums
 
 
 def vjp_values(outs: Sequence[Value], cots: Sequence[Value | None], wrt: Sequence[Value],
@@ -270,9 +277,9 @@ def check_cotangent(v: Value, g: Value, what: str) -> Value:
     return P.cast(g, v.aval.dtype)
 
 
-def deliver(w: Walk, accumulate: Callable[[Any, Value, bool], None], create_graph: bool) -> None:
+def deliver(leaves: dict[AccumulateGrad, Value], accumulate: Callable[[Any, Value, bool], None], create_graph: bool) -> None:
     """Hand leaf sums to their tensors."""
-    for acc, g in w.leaves.items():
+    for acc, g in leaves.items():
         t = acc.tensor()
         if t is None:
             continue

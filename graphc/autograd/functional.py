@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import ArgumentTypeError, AutogradError
@@ -47,23 +48,29 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     saved values were freed by an earlier backward.
     """
     outs = _listed(tensors)
-    grads = _listed(grad_tensors) if grad_tensors is not None else [None] * len(outs)
-    edges, cots = _seeds(outs, grads)
     keep = create_graph if retain_graph is None else retain_graph
-    wrt = None
-    if inputs is not None:
-        inputs = _listed(inputs)
-        if not inputs:
-            raise AutogradError("`inputs` argument to `backward()` cannot be empty.")
-        wrt = [_edge_of(t) for t in inputs]
-    w = engine.walk(edges, cots, keep=keep, create_graph=create_graph, wrt=wrt)
-    if wrt is None:
-        engine.deliver(w, accumulate_grad, create_graph)
+    if inputs is None and grad_tensors is None:  # the usual case
+        roots = [t._read().gfn for t in outs]
+        ones = partial(_ones, outs)
+        engine.deliver(engine.leaf_sums(roots, ones, keep=keep, create_graph=create_graph), accumulate_grad, create_graph)
         return
+    edges, cots = _seeds(outs, _listed(grad_tensors) if grad_tensors is not None else [None] * len(outs))
+    if inputs is None:
+        engine.deliver(engine.leaf_sums(edges, cots, keep=keep, create_graph=create_graph), accumulate_grad, create_graph)
+        return
+    inputs = _listed(inputs)
+    if not inputs:
+        raise AutogradError("`inputs` argument to `backward()` cannot be empty.")
+    wrt = [_edge_of(t) for t in inputs]
+    w = engine.walk(edges, cots, keep=keep, create_graph=create_graph, wrt=wrt)
     for t, e in zip(inputs, wrt):
         g = w.leaves.get(e) if e.__class__ is AccumulateGrad else w.captured.get(engine.edge_key(e))
         if g is not None:
             accumulate_grad(t, g, create_graph)
+
+
+def _ones(outs: Sequence[Tensor]) -> list[Value]:
+    return _seeds(outs, [None] * len(outs))[1]
 
 
 def _edge_of(t: Tensor) -> Any:

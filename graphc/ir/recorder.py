@@ -17,7 +17,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import config
 from ..dtypes import bool_, dtype, float64, int64
@@ -107,7 +107,15 @@ def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tup
     return tuple(outs)
 
 
-def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[Value, ...]], attrs: Any) -> list[list[Value]]:
+class Numbers(NamedTuple):
+    """Run-time scalars that are recorded together with what reads them."""
+
+    dtype: dtype
+    values: tuple[Any, ...]
+
+
+def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[Value, ...] | Numbers],
+               attrs: Any) -> list[list[Value]]:
     """Record ``op``, which has several outputs, for every i on the inputs ``(columns[0][i], columns[1][i], ..., *more[i])``,
     without gradients; returns columns of results. What was recorded at this point of the program before is recorded again as
     one block: an optimizer's step over its parameters."""
@@ -115,24 +123,31 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
     known_slot = reg.leaf_slots.get
     slots = [v.slot if v.region is reg else v.__class__ is Value and known_slot(v) or _bind(reg, v)
              for column in columns for v in column]
-    distinct = more[:1] if more.count(more[0]) == len(more) else [*{id(m): m for m in more}.values()]
-    for values in distinct:
-        slots += [v.slot if v.region is reg else _bind(reg, v) for v in values]
-    if len(distinct) > 1:
-        slots += [m[0].slot for m in more]
-    start, key, bound = reg.cursor, (op, attrs, len(more), *slots), len(reg.bindings)
+    first, numbers = more[0], ()
+    if first.__class__ is Numbers and more.count(first) == len(more):
+        numbers = first.values  # type: ignore[union-attr]
+    else:
+        distinct = {id(m): m for m in more}
+        made = {i: scalars(m.values, m.dtype) if isinstance(m, Numbers) else m for i, m in distinct.items()}
+        for values in made.values():
+            slots += [v.slot if v.region is reg else _bind(reg, v) for v in values]
+        slots += [made[id(m)][0].slot for m in more] if len(made) > 1 else ()
+    start, bound = reg.cursor, len(reg.bindings) + len(numbers)
+    key = (op, attrs, len(more), first.dtype if numbers else None, *slots)  # type: ignore[union-attr]
     block = start.blocks.get(key) if start.blocks and not (CASTS or reg.must_flush) else None
     if block is None:
         before, state.grad = state.grad, False
         try:
-            made = [apply(op, (*row, *m), attrs) for *row, m in zip(*columns, more)]
+            rest = [scalars(numbers, first.dtype)] * len(more) if numbers else [made[id(m)] for m in more]  # type: ignore[union-attr]
+            outs = [apply(op, (*row, *m), attrs) for *row, m in zip(*columns, rest)]
         finally:
             state.grad = before
-        results = [list(column) for column in zip(*made)]
+        results = [list(column) for column in zip(*outs)]
         if state.region is reg and len(reg.bindings) == bound and not (CASTS or reg.must_flush):
             start.keep_block(key, (reg.cursor, [[(v.aval, v.slot) for v in column] for column in results]))
         return results
     reg.cursor, known = block
+    reg.bindings += numbers
     results = [[Value(av, reg, slot) for av, slot in column] for column in known]
     reg.live += map(_ref, chain.from_iterable(zip(*results)))  # in the order they were first recorded in
     return results
@@ -296,7 +311,7 @@ def inline(graph: Graph, args: Sequence[Value]) -> tuple[Value, ...]:
     return tuple([env[s] for s in graph.outputs])
 
 
-__all__ = ["CASTS", "LEAF", "PLANS", "Region", "SCALAR", "SharedValue", "_Trie", "_bind", "_planner", "apply", "apply_each",
-           "bool_", "counters", "drop_dead_writes", "evaluated", "export", "fetched", "float64", "flush", "inline",
-           "int64", "is_exported", "known_plan", "region_graph", "scalar", "scalar_aval", "scalar_buffer",
+__all__ = ["CASTS", "LEAF", "Numbers", "PLANS", "Region", "SCALAR", "SharedValue", "_Trie", "_bind", "_planner", "apply",
+           "apply_each", "bool_", "counters", "drop_dead_writes", "evaluated", "export", "fetched", "float64", "flush",
+           "inline", "int64", "is_exported", "known_plan", "region_graph", "scalar", "scalar_aval", "scalar_buffer",
            "scalars", "set_planner", "soft_flush", "state", "trace", "with_location"]

@@ -1,7 +1,7 @@
 """One optimizer step of one parameter, written in place. Formulas: ``graphc/ir/composites/optim.py``.
 
 Hyper-parameters may be Python numbers (they become run-time slots: a schedule never changes the program), zero-dim
-Tensors, or Values. An optimizer with many parameters makes the slots once per group and step with :func:`sgd_hyper` or
+Tensors, or Values. An optimizer with many parameters puts them together once per group and step with :func:`sgd_hyper` or
 :func:`adam_hyper` and hands them to :func:`sgd_apply` or :func:`adam_apply`.
 """
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..dtypes import dtype, float32, float64
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.recorder import apply_each, scalar, scalars, state
+from ..ir.recorder import Numbers, apply_each, scalar, state
 from ..tensor import Tensor, wrap
 
-Hyper = tuple[Value, ...]
+Hyper = tuple[Value, ...] | Numbers
 _NUMBERS = {bool, int, float}
 
 
@@ -66,9 +66,9 @@ def _decay_factor(lr: Any, weight_decay: Any) -> Any:
 
 # ----------------------------------------------------------------------------------------------------------------- SGD
 def sgd_hyper(dt: dtype, *, lr: Any, momentum: Any = 0.0, dampening: Any = 0.0, weight_decay: Any = 0.0) -> Hyper:
-    """The run-time slots of an SGD step in the order the ``sgd_step`` op takes them."""
+    """The hyper-parameters of an SGD step in the order the ``sgd_step`` op takes them."""
     if {lr.__class__, momentum.__class__, dampening.__class__, weight_decay.__class__} <= _NUMBERS:
-        return scalars((lr, momentum, 1.0 - dampening, weight_decay), dt)
+        return Numbers(dt, (lr, momentum, 1.0 - dampening, weight_decay))
     return (_slot(lr, dt), _slot(momentum, dt), _combine(_sub1, dt, dampening), _slot(weight_decay, dt))
 
 
@@ -128,10 +128,10 @@ def sgd_step(param: Tensor, grad: Tensor, buf: Tensor | None, *, lr: Any, moment
 # ---------------------------------------------------------------------------------------------------------------- Adam
 def adam_hyper(dt: dtype, *, lr: Any, beta1: Any, beta2: Any, eps: Any, weight_decay: Any, bias_correction1: Any,
                bias_correction2_sqrt: Any, decoupled: bool) -> Hyper:
-    """The run-time slots of an Adam step in the order the ``adam_step`` op takes them."""
+    """The hyper-parameters of an Adam step in the order the ``adam_step`` op takes them."""
     if {x.__class__ for x in (lr, beta1, beta2, eps, weight_decay, bias_correction1, bias_correction2_sqrt)} <= _NUMBERS:
         decay = 1.0 - lr * weight_decay if decoupled else weight_decay
-        return scalars((lr / bias_correction1, 1.0 - beta1, beta2, 1.0 - beta2, bias_correction2_sqrt, eps, decay), dt)
+        return Numbers(dt, (lr / bias_correction1, 1.0 - beta1, beta2, 1.0 - beta2, bias_correction2_sqrt, eps, decay))
     decay = _combine(_decay_factor, dt, lr, weight_decay) if decoupled else _slot(weight_decay, dt)
     return (_combine(_div, dt, lr, bias_correction1), _combine(_sub1, dt, beta1), _slot(beta2, dt),
             _combine(_sub1, dt, beta2), _slot(bias_correction2_sqrt, dt), _slot(eps, dt), decay)
