@@ -1,14 +1,14 @@
 """``torch.overrides``: which functions are public, and the tools for ``__torch_function__``.
 
-Every public function asks the ``__torch_function__`` of its arguments: Tensor subclasses, which by default keep their type, and
-foreign classes that have the method. How it is done at no cost while there are none: ``tensor_overriding.py``. The switch is
-thrown by the first subclass of Tensor, by a mode, by a module that imports graphc and defines a foreign class that overrides
-(``_importers.py``), by the helpers below when they are shown an instance of one, and by a public function that refuses one: where
-nothing else told of the class, that first call fails, so show it before (``is_tensor_like``).
+Every public function asks the ``__torch_function__`` of its arguments: Tensor subclasses, which by default keep their type,
+and foreign classes that have the method. How it is done at no cost while there are none: ``tensor_overriding.py``. The switch
+is thrown by the first subclass of Tensor, by a mode, by a module that imports graphc and defines a foreign class that
+overrides (``_importers.py``), by the helpers below when they are shown an instance of one, and by a public function that
+refuses one: where nothing else told of the class, that first call fails, so show it before (``is_tensor_like``).
 
 Not as in PyTorch: one function object serves where PyTorch has two of one meaning (``torch.relu`` and ``nn.functional.relu``,
-``torch.det`` and ``linalg.det``, ``torch.abs`` and ``torch.absolute``); handlers get arguments as they were written, defaults not
-filled in; ``types`` never holds Tensor itself; flags such as ``is_sparse`` are constants that ask nobody; there is no
+``torch.det`` and ``linalg.det``, ``torch.abs`` and ``torch.absolute``); handlers get arguments as they were written, defaults
+not filled in; ``types`` never holds Tensor itself; flags such as ``is_sparse`` are constants that ask nobody; there is no
 ``__torch_dispatch__``.
 """
 from __future__ import annotations
