@@ -24,9 +24,9 @@ _slot = attrgetter("slot")
 _alive = weakref.ref.__call__
 _planner: list[Callable[[Graph], Any]] = []
 PLANS: dict[Any, Any] = {}  # canonical key -> plan, insertion-ordered, bounded
-_PLAN_LIMIT = 4096
+_PLAN_LIMIT, _NODE_LIMIT = 4096, 400_000  # plans, and nodes of the programs they were made from: about 0.8 GB
 _FINISHED = "_graphc_finished"
-counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0}
+counters = {"flushes": 0, "plans_built": 0, "plan_hits": 0, "plan_nodes": 0}
 
 
 def set_planner(fn: Callable[[Graph], Any]) -> None:
@@ -169,12 +169,28 @@ def _find_plan(end: Node, signature: tuple[int, ...]) -> Any:
         plan = _planner[0](graph)
         if state.watch is not None:
             state.watch.on_plan(graph)
-        if len(PLANS) >= _PLAN_LIMIT:
-            PLANS.pop(next(iter(PLANS)))
+        counters["plan_nodes"] += len(graph.nodes)
+        if len(PLANS) >= _PLAN_LIMIT or counters["plan_nodes"] > _NODE_LIMIT:
+            _make_room(len(graph.nodes))
         PLANS[key] = plan
     else:
         counters["plan_hits"] += 1
     return plan
+
+
+def _make_room(more: int) -> None:
+    """Forget the oldest plans, also where programs end, so that shapes that never come again do not fill the memory."""
+    sizes = {key: len(getattr(plan, "recorded", plan).nodes) for key, plan in [*PLANS.items()]}
+    total, count = sum(sizes.values()) + more, len(sizes)
+    for key, size in sizes.items():
+        if count < _PLAN_LIMIT and total <= _NODE_LIMIT * 3 // 4:
+            break
+        total, count = total - size, count - 1
+        plan = PLANS.pop(key)
+        known = getattr(plan, "recorded", plan).nodes[-1].plans or {}
+        for signature in [s for s, p in [*known.items()] if p is plan]:
+            known.pop(signature, None)
+    counters["plan_nodes"] = total
 
 
 def _recover(reg: Region, live: list[Value], error: BaseException, atomic: bool, plan: Any) -> None:

@@ -1,6 +1,8 @@
 """What a flush does when a plan can't be built, and what counts as pending memory."""
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import graphc
 from graphc import config
 from graphc.errors import CompileError
+from graphc.ir import flush as flushing
 from graphc.ir import recorder
 
 
@@ -117,3 +120,26 @@ def test_memory_that_another_value_holds_is_not_given_away(many: int) -> None:
         update()
     for k, x in enumerate(kept):
         np.testing.assert_array_equal(x.numpy(), np.full((80, 80), float(k), np.float32))
+
+
+def test_plans_of_shapes_that_never_come_again_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where their programs end; those made last stay, and what was forgotten is planned again."""
+    monkeypatch.setattr(flushing, "PLANS", {})
+    monkeypatch.setattr(flushing, "_NODE_LIMIT", 400)
+    monkeypatch.setitem(flushing.counters, "plan_nodes", 0)
+    alive: list[weakref.ref[object]] = []
+
+    def run(n: int) -> float:
+        x = graphc.arange(n)
+        for _ in range(8):
+            x = x * 2 - graphc.arange(n)
+        out = x.sum().item()
+        alive.append(weakref.ref(next(reversed(flushing.PLANS.values())).run))
+        return out
+
+    for n in range(3, 60):
+        assert run(n) == n * (n - 1) // 2
+        assert sum(len(p.recorded.nodes) for p in flushing.PLANS.values()) <= 400
+    gc.collect()
+    assert len(flushing.PLANS) > 4 and sum(r() is not None for r in alive) == len(flushing.PLANS)
+    assert run(3) == 3 and len(flushing.PLANS) > 4

@@ -40,6 +40,7 @@ from .select import Selector
 
 _buffer, _contiguous = attrgetter("buffer"), attrgetter("flags.c_contiguous")
 PARALLEL_WORK = 1 << 15  # points below which waking threads costs more than it saves
+_texts: dict[str, str] = {}  # of all functions that were compiled, which stay in memory as well
 _FORMATS = {"bool": "?7x", "uint8": "B7x", "int8": "b7x", "int16": "h6x", "int32": "i4x", "int64": "q", "uint32": "I4x",
             "float32": "f4x", "float64": "d"}
 
@@ -216,6 +217,9 @@ class Program:
                     if s.symbol in str(error) and s.kernel is not None:
                         raise CompileError(f"{error}{where(s.kernel)}") from error
             raise
+        for wave in self.native_waves():
+            for s in parts_of(wave):  # plans for other sizes have the same text: it is kept once
+                s.text = _texts.setdefault(s.symbol, s.text)
 
     def sources(self) -> dict[str, str]:
         """LLVM text of every kernel, by symbol."""
