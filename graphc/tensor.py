@@ -633,8 +633,10 @@ def _rebuild(cls: type, arr: np.ndarray, dtype_name: str, requires_grad: bool, a
 
 def _legacy(cls: type, args: tuple[Any, ...], dt: dtype) -> Any:
     """``Tensor(2, 3)`` (uninitialised sizes) and ``Tensor([..])`` (data), PyTorch's old constructor."""
-    if all(isinstance(a, int) for a in args):
+    if all(isinstance(a, (int, np.integer)) for a in args):
         return from_array(np.zeros(args, dt.np), cls=cls)
+    if len(args) == 1 and isinstance(args[0], Size):
+        return from_array(np.zeros(args[0], dt.np), cls=cls)
     if len(args) == 1 and isinstance(args[0], Tensor):
         return make_alias(args[0], cls)
     return from_array(np.array(args[0], dtype=dt.np), cls=cls)

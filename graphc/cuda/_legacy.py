@@ -24,4 +24,5 @@ class _Meta(type):
 
 def legacy_type(dt: DType, name: str) -> Any:
     """The class of that name."""
-    return _Meta(name, (), {"dt": dt, "__module__": "torch.cuda", "__doc__": f"Tensors of {dt} on a GPU."})
+    about = {"__module__": "torch.cuda", "__doc__": f"Tensors of {dt} on a GPU."}
+    return _Meta(name, (), {"dt": dt, "dtype": dt, "is_cuda": True, **about})

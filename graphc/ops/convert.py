@@ -80,7 +80,13 @@ def type_(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
                  "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool"}
         where = "torch.cuda." if input.is_cuda else "torch."
         return f"{where}{names.get(input.dtype.name, input.dtype.name)}Tensor"
+    if isinstance(dtype, type):
+        if getattr(dtype, "is_cuda", False):
+            input = to(input, "cuda")
+        dtype = getattr(dtype, "dtype", dtype)  # of torch.LongTensor
     if isinstance(dtype, str):
+        if ".cuda." in dtype:
+            input = to(input, "cuda")
         tail = dtype.rsplit(".", 1)[-1].removesuffix("Tensor").lower()
         dtype = dtypes.ALIASES.get(tail) or dtypes.by_name({"byte": "uint8", "char": "int8"}.get(tail, tail))
     return to(input, dtype=dtype)

@@ -10,7 +10,7 @@ from .. import dtypes
 from ..device import device as Device
 from ..device import require
 from ..dtypes import dtype as DType
-from ..errors import ArgumentError, AutogradError
+from ..errors import ArgumentError, AutogradError, DTypeError
 from ..ir import build as P
 from ..ir.node import SharedValue, aval, leaf_value
 from ..ir.tape import alias_value
@@ -19,6 +19,7 @@ from ..views import private_alias
 from ._common import convertible, number, shape_arg, to_out, val
 
 _NUMBERS = (bool, int, float, complex)
+_PYTHON = {kind: category for category, kind in enumerate(_NUMBERS)}
 
 
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
@@ -31,6 +32,8 @@ def as_array(data: Any, dt: DType | None) -> np.ndarray:
         return np.array(data, dtype=None if dt is None else dt.np, order="C", copy=True)
     if isinstance(data, (np.number, np.bool_)):
         return np.array(data, dtype=None if dt is None else dt.np)
+    if dt is None:
+        dt = _inferred(data)
     data = _plain(data)
     if dt is not None:
         if dt.category == 1 and not isinstance(data, (list, tuple)) and isinstance(data, float):
@@ -60,12 +63,43 @@ def as_array(data: Any, dt: DType | None) -> np.ndarray:
     raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
 
 
+def _inferred(data: Any) -> DType | None:
+    """The dtype of data with NumPy scalars, arrays or tensors in it, which keep theirs; None where Python's numbers decide."""
+    found: set[Any] = set()
+    stack = [data]
+    while stack:
+        x = stack.pop()
+        if isinstance(x, (Tensor, np.ndarray)):
+            found.add(x.dtype)
+        elif isinstance(x, np.generic):
+            found.add(x.dtype)
+        elif isinstance(x, (list, tuple)):
+            kinds = set(map(type, x))
+            found |= kinds & _PYTHON.keys()
+            rest = kinds - _PYTHON.keys()
+            scalars = {k for k in rest if issubclass(k, np.generic)}
+            found.update([np.dtype(k) for k in scalars])
+            if len(rest) > len(scalars):
+                stack += [e for e in x if type(e) not in scalars and type(e) not in _PYTHON]
+        elif isinstance(x, str) and x is not data:
+            raise ValueError("too many dimensions 'str'")
+        elif isinstance(x, dict) or not (isinstance(x, _NUMBERS) or hasattr(x, "__array__") or hasattr(x, "__getitem__")):
+            raise DTypeError(f"Could not infer dtype of {type(x).__name__}")
+    if not found - _PYTHON.keys():
+        return None
+    result: DType | None = None
+    for k in found:
+        d = dtypes.default_for_category(_PYTHON[k]) if k in _PYTHON else k if isinstance(k, DType) else dtypes.from_numpy(k)
+        result = d if result is None else dtypes.promote_types(result, d)
+    return result
+
+
 def _plain(data: Any) -> Any:
     """Tensors inside lists become numbers or nested lists."""
     if isinstance(data, Tensor):
         return data.tolist()
     if isinstance(data, (list, tuple)):
-        if any(isinstance(x, (Tensor, list, tuple, np.ndarray)) for x in data):
+        if any(issubclass(k, (Tensor, list, tuple, np.ndarray)) for k in set(map(type, data))):
             kept = [x.detach().cpu().numpy() if isinstance(x, Tensor) and x.dtype is not dtypes.bfloat16 else _plain(x)
                     for x in data]
             return kept
@@ -348,7 +382,13 @@ def clone_as(input: Tensor, dt: DType) -> Tensor:
 def legacy_type(dt: DType, name: str) -> type:
     """``FloatTensor`` and friends: callable with sizes or data."""
 
-    class Legacy:
+    class Kind(type):
+        def __instancecheck__(cls, x: Any) -> bool:
+            return isinstance(x, Tensor) and x.dtype is dt and x.is_cpu
+
+    class Legacy(metaclass=Kind):
+        dtype = dt
+
         def __new__(cls, *args: Any) -> Any:
             from ..tensor import _legacy
 
