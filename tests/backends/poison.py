@@ -13,6 +13,7 @@ import numpy as np
 from graphc.codegen.memory import ALIGN
 from graphc.codegen.native import program as program_module
 from graphc.codegen.native.jobs import Call, Job, Loop, Stretch
+from graphc.codegen.native.results import SMALL, Results
 from graphc.runtime import memory, pool
 
 POISON = 0xA5
@@ -145,7 +146,7 @@ class Poisoner:
         plan = self.plan
         check_waves(plan, free)
         stretches = {st.address: st for st in plan.stretches if isinstance(st, Stretch)}
-        fresh, call = plan.fresh, plan.call
+        results, call = plan.memory, plan.call
 
         def dirty(new: Any) -> Any:
             def make() -> np.ndarray:
@@ -169,7 +170,7 @@ class Poisoner:
             def run(address: int) -> None:
                 self.stretch(stretches[address])
 
-        plan.fresh = [(donor, dirty(new)) for donor, new in fresh]
+        plan.memory = Results([(donor, dirty(new)) for donor, new in results.made], SMALL + 1)  # all of it new
         plan.call = called
         program_module.pool = Pool  # type: ignore[assignment]
         try:
@@ -179,5 +180,5 @@ class Poisoner:
             return plan(bindings, free)
         finally:
             program_module.pool = pool  # type: ignore[attr-defined]
-            plan.fresh = fresh
+            plan.memory = results
             del plan.call
