@@ -191,7 +191,8 @@ def _init_subclass(cls: type, **kwargs: Any) -> None:
 
 def _make_subclass(cls: type, data: Tensor, require_grad: bool = False, **kwargs: Any) -> Any:
     """An instance of ``cls`` on ``data``'s storage, detached from its history."""
-    return make_alias(data, cls, require_grad)
+    with DisableTorchFunctionSubclass():
+        return make_alias(data, cls, require_grad)
 
 
 def install() -> None:

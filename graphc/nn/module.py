@@ -128,7 +128,7 @@ class Module(TreeMixin, ConvertMixin, HookMixin):
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
-        if isinstance(value, Parameter):
+        if isinstance(value, Tensor) and isinstance(value, Parameter):  # the first is faster where it fails
             if "_parameters" not in own:
                 raise AttributeError("cannot assign parameters before Module.__init__() call")
             self._forget(name, own, self._buffers, self._modules)

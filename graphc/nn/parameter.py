@@ -6,7 +6,7 @@ from typing import Any
 from .. import ops
 from ..autograd import no_grad
 from ..tensor import Tensor, make_alias
-from ..tensor_overriding import disabled_torch_function_impl
+from ..tensor_overriding import disabled_torch_function_impl, overriding
 
 __all__ = ["Parameter", "Buffer", "UninitializedParameter", "UninitializedBuffer", "is_lazy"]
 
@@ -18,10 +18,35 @@ def _rebuild_parameter(cls: type[Parameter], data: Tensor, requires_grad: bool, 
     return result
 
 
-class Parameter(Tensor):
+class _ParameterMeta(type):
+    """The class of Parameter. Gets an ``__instancecheck__`` with the first parameter of another class: isinstance stays fast
+    until then."""
+
+
+def _is_parameter(cls: type, x: Any) -> bool:
+    if type.__instancecheck__(cls, x):
+        return True
+    return cls is Parameter and isinstance(x, Tensor) and x.__dict__.get("_is_param") is True
+
+
+def _parameter_of_class(data: Tensor, requires_grad: bool) -> Any:
+    """A parameter made of an instance of a class that overrides functions: of that class, known by ``_is_param``."""
+    t: Any = data.detach().requires_grad_(requires_grad)
+    if type(t) is not type(data):
+        raise RuntimeError(f"Creating a Parameter from an instance of type {type(data).__name__} requires that detach() "
+                           f"returns an instance of the same type, but return type {type(t).__name__} was found instead. To "
+                           "use the type as a Parameter, please correct the detach() semantics defined by its "
+                           "__torch_dispatch__() implementation.")
+    t.__dict__["_is_param"] = True
+    _ParameterMeta.__instancecheck__ = _is_parameter  # type: ignore[method-assign,assignment]
+    return t
+
+
+class Parameter(Tensor, metaclass=_ParameterMeta):
     """A tensor that becomes a module's parameter when assigned to an attribute.
 
-    Shares storage with ``data`` and is a leaf. No ``__slots__``: programs hang their own attributes on parameters.
+    Shares storage with ``data`` and is a leaf. No ``__slots__``: programs hang their own attributes on parameters. Made of an
+    instance of a Tensor subclass that overrides functions, it is of that class, and still ``isinstance(p, Parameter)``.
 
     Raises:
         RuntimeError: ``requires_grad`` with a dtype that is neither floating point nor complex.
@@ -36,6 +61,8 @@ class Parameter(Tensor):
         if not isinstance(data, Tensor):
             raise TypeError(f"Parameter data must be a Tensor, not {type(data).__name__}; wrap it: "
                             "Parameter(torch.tensor(...))")
+        if cls is Parameter and overriding(type(data)):
+            return _parameter_of_class(data, requires_grad)
         return make_alias(data, cls, requires_grad)
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:

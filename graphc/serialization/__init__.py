@@ -26,7 +26,8 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2,
 
     ``obj`` may nest tensors, parameters, NumPy arrays and scalars, numbers of any size, text, bytes, dtypes, devices,
     slices and None in dicts (any plain keys), lists, tuples, sets, OrderedDicts, deques and namespaces. Tensors that
-    share memory share it again after loading.
+    share memory share it again after loading. Instances of Tensor subclasses keep class and attributes, except in
+    the other formats.
 
     ``format``: "graphc" (checksummed; readable as safetensors), "torch" (a .pt that ``torch.load`` reads) or
     "safetensors" (``obj`` must be a dict of tensors). The other arguments exist for PyTorch's signature; nothing is
@@ -66,8 +67,9 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
          mmap: bool | None = None, object_budget: int | None = None, **pickle_load_args: Any) -> Any:
     """Load what :func:`save`, ``torch.save`` or the safetensors library wrote to ``f``, a path or binary file object.
 
-    ``map_location`` (None, device, string, dict or callable, as in PyTorch) says where tensors go. ``weights_only`` and
-    ``mmap`` are accepted for PyTorch's signature: loading never runs code, and always reads and verifies every byte.
+    ``map_location`` (None, device, string, dict or callable, as in PyTorch) says where tensors go. ``weights_only=True``
+    makes plain tensors of what was saved as instances of Tensor subclasses, whose classes must else be imported already;
+    loading never runs code either way. ``mmap`` is accepted for PyTorch's signature: every byte is read and verified.
     ``object_budget`` raises the limit on memory for Python objects (not tensors) of a .pt file, in bytes.
 
     Raises:
@@ -82,7 +84,7 @@ def load(f: Any, map_location: Any = None, pickle_module: Any = None, *, weights
         raise ValueError("f must be a file path in order to use the mmap argument")
     from .convert import TensorBuilder
 
-    builder = TensorBuilder(map_location)
+    builder = TensorBuilder(map_location, weights_only is True)
     with open_source(f) as source, damage_means_checkpoint_error(source.name):
         return _read(source, builder, object_budget)
 

@@ -5,14 +5,17 @@ The only module of the readers and writers that knows how a Tensor holds its dat
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..device import CPU, device, require
 from ..errors import CheckpointError
-from ..tensor import Size, Tensor, from_numpy_copy, to_numpy, wrap
+from ..tensor import Size, Tensor, from_numpy_copy, make_alias, to_numpy, wrap
+from ..tensor_overriding import DisableTorchFunctionSubclass, as_class, overriding
 from .dtype_table import of_array
 from .records import Builder, StorageRecord, TensorRecord, row_major
 
@@ -31,6 +34,7 @@ class Records:
             return None
         from ..nn.parameter import Parameter
 
+        obj = as_class(obj, Tensor) if overriding(type(obj)) else obj
         flags = {"requires_grad": bool(obj.requires_grad), "parameter": isinstance(obj, Parameter)}
         alias = obj._alias
         value = obj._read()
@@ -41,6 +45,16 @@ class Records:
         storage, base = self._storage(alias.storage, alias.storage.value)
         return TensorRecord(storage, of_array(base), tuple(obj.shape), tuple(obj.stride()), int(obj.storage_offset()),
                             **flags)
+
+    def typed(self, obj: Any) -> tuple[str, Tensor, dict[str, Any]] | None:
+        """The class, the plain tensor and the attributes of an instance of a class that overrides functions, else None."""
+        cls = type(obj)
+        if not isinstance(obj, Tensor) or not overriding(cls):
+            return None
+        if "<locals>" in cls.__qualname__:
+            raise TypeError(f"a tensor of the class {cls.__qualname__}, which is made inside a function, could not be loaded "
+                            "again; save .as_subclass(Tensor) of it")
+        return f"{cls.__module__}:{cls.__qualname__}", as_class(obj, Tensor), obj.__dict__
 
     def _storage(self, owner: Any, value: Any) -> tuple[StorageRecord, np.ndarray]:
         found = self._storages.get(id(owner))
@@ -64,10 +78,10 @@ def _host_array(value: Any) -> np.ndarray:
 
 
 class TensorBuilder(Builder):
-    """Makes Tensors on the devices that ``map_location`` chooses."""
+    """Makes Tensors on the devices that ``map_location`` chooses; ``plain``: no instances of the program's own classes."""
 
-    def __init__(self, map_location: Any = None):
-        self._place = _placement(map_location)
+    def __init__(self, map_location: Any = None, plain: bool = False):
+        self._place, self._plain = _placement(map_location), plain
         self._bases: dict[int, tuple[StorageRecord, Any, Tensor]] = {}
         self._devices: dict[int, tuple[StorageRecord, device]] = {}
 
@@ -92,6 +106,24 @@ class TensorBuilder(Builder):
         if not isinstance(value, Tensor):
             raise CheckpointError(f"a Parameter made of a {type(value).__name__}")
         return Parameter(value, requires_grad)
+
+    def typed(self, value: Any, name: str, attributes: Any) -> Any:
+        """An instance of a subclass of Tensor that the program has made already: nothing is imported, no code of it runs."""
+        if not isinstance(value, Tensor) or type(name) is not str or type(attributes) is not dict:
+            raise CheckpointError("a malformed tensor of a class")
+        if self._plain:
+            return value
+        module, _, path = name.partition(":")
+        found: Any = sys.modules.get(module)
+        for part in path.split("."):
+            found = None if found is None else vars(found).get(part) if isinstance(found, (type, ModuleType)) else None
+        if not isinstance(found, type) or not issubclass(found, Tensor):
+            raise CheckpointError(f"a tensor of the class {name[:200]!r}, which is not there: import its module first, or load "
+                                  "with weights_only=True, which makes plain tensors")
+        with DisableTorchFunctionSubclass():
+            result = make_alias(value, found, value.requires_grad)
+        result.__dict__ = attributes  # filled later
+        return result
 
     def size(self, dims: tuple[int, ...]) -> Size:
         return Size(dims)

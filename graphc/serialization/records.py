@@ -152,6 +152,10 @@ class Builder:
         """``value``, made by :meth:`tensor`, as a parameter."""
         return value
 
+    def typed(self, value: Any, name: str, attributes: Any) -> Any:
+        """``value``, made by :meth:`tensor`, as an instance of the class ``name`` ("module:Class") with ``attributes``."""
+        return value
+
     def size(self, dims: tuple[int, ...]) -> Any:
         """A ``torch.Size``."""
         return dims

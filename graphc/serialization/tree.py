@@ -70,6 +70,7 @@ class Encoder:
         self.nodes: list[list[Any]] = []
         self.tensors: list[tuple[TensorRecord, Path]] = []
         self._leaf = leaf
+        self._typed: Callable[[Any], tuple[Any, ...] | None] = getattr(leaf, "typed", lambda obj: None)
         self._index: dict[int, int] = {}
         self._keep: list[Any] = []  # ids stay valid while the objects live
         self._pending: deque[tuple[Any, list[Any], Path]] = deque()
@@ -88,7 +89,8 @@ class Encoder:
         while True:
             slot = self._simple(obj, path)
             if slot is _DESCEND:
-                kind, inside = _immutable_parts(obj, path)
+                typed = self._typed(obj)
+                kind, inside = _immutable_parts(obj, path) if typed is None else ("typed", list(typed))
                 frames.append((obj, inside, [], kind, path))
             while True:
                 if slot is not _DESCEND:
@@ -124,7 +126,7 @@ class Encoder:
             index = self._add(obj, [])
             self._pending.append((obj, self.nodes[index], path))
             return [index]
-        if kind in (tuple, frozenset, slice) or _is_size(kind):
+        if kind in (tuple, frozenset, slice) or _is_size(kind) or self._typed(obj) is not None:
             return _DESCEND
         node = self._atom(obj, path)
         return [self._add(obj, node)]
@@ -298,6 +300,9 @@ class Decoder:
             return slice(start, stop, step)
         if kind == "size":
             return self._builder.size(_ints([self._value(s) for s in args]))
+        if kind == "typed" and len(args) == 3:
+            value, attributes = self._value(args[1]), self._value(args[2])
+            return self._builder.typed(value, self._value(args[0]), attributes)
         maker = _MAKERS.get(kind)
         if maker is None:
             raise CheckpointError(f"the object table holds a node of unknown kind {kind[:40]!r}; was it written by a "

@@ -260,6 +260,38 @@ def copies(torch: Any) -> Any:
 
 
 @program
+def saved(torch: Any) -> Any:
+    cls = metadata(torch)
+    globals()["WithMeta"] = cls
+    m = cls([1.0, 2.0], meta={"unit": ["m"], "t": torch.ones(1)})
+    f = io.BytesIO()
+    torch.save({"m": m, "again": [m], "row": m[:1], "leaf": m.clone().requires_grad_(), "plain": torch.ones(1)}, f)
+    f.seek(0)
+    out = torch.load(f, weights_only=False)
+    out["m"].add_(1)
+    return out, out["m"].meta, out["again"][0] is out["m"], out["leaf"].requires_grad
+
+
+@program
+def parameters(torch: Any) -> Any:
+    cls = metadata(torch)
+    globals()["WithMeta"] = cls
+    assert not isinstance(cls([1.0]), torch.nn.Parameter)
+    net = torch.nn.Linear(2, 1, bias=False)
+    net.weight = torch.nn.Parameter(cls([[1.0, 2.0]], meta="w"))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.ones(3, 2)).sum().backward()
+    opt.step()
+    w = net.weight
+    kinds = [type(w), isinstance(w, torch.nn.Parameter), w.is_leaf, w.requires_grad, len(list(net.parameters()))]
+    state = net.state_dict()
+    net.load_state_dict(state)
+    net.double()
+    return kinds, w.detach(), [type(x) for x in state.values()], type(net.weight), str(net.weight.dtype), isinstance(
+        net.weight, torch.nn.Parameter), isinstance(torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter)
+
+
+@program
 def storage_is_shared(torch: Any) -> Any:
     class S(torch.Tensor):
         pass
@@ -656,6 +688,26 @@ def test_deepcopy_keeps_type_and_attributes() -> None:
     c = copy.deepcopy({"m": m, "again": m})
     assert type(c["m"]) is cls and c["m"] is c["again"] and c["m"].meta == [1] and c["m"].meta is not m.meta
     assert c["m"].requires_grad and c["m"].is_leaf and c["m"].tolist() == [1.0, 2.0]
+
+
+def test_loading_classes() -> None:
+    cls = metadata(graphc)
+    f = io.BytesIO()
+    with pytest.raises(TypeError, match="inside a function"):
+        graphc.save({"m": type("Local", (graphc.Tensor,), {"__qualname__": "f.<locals>.Local"})([1.0])}, f)
+    globals()["WithMeta"] = cls
+    graphc.save(cls([1.0], meta=1), f)
+    f.seek(0)
+    plain_one = graphc.load(f, weights_only=True)
+    assert type(plain_one) is graphc.Tensor and plain_one.tolist() == [1.0]
+    del globals()["WithMeta"]
+    f.seek(0)
+    with pytest.raises(graphc.errors.CheckpointError, match="import its module first"):
+        graphc.load(f)
+    f = io.BytesIO()
+    graphc.save(cls([1.0], meta=1), f, format="torch")
+    f.seek(0)
+    assert type(graphc.load(f)) is graphc.Tensor
 
 
 def test_threads_have_their_own_state() -> None:
