@@ -114,7 +114,8 @@ class CompiledFunction:
         st = recorder.state
         if st.hold or st.tracing:  # nested, or part of a sub-graph: the outer call owns the region
             return self._nested(st, args, kwargs)
-        recorder.flush("enter")
+        if st.region.cursor.op is not None:  # something is pending
+            recorder.flush("enter")
         if self._replay is not None and self._memory == 1.0 and not kwargs and not self._tune:
             out = self._replay.short(args)
             if out is not self._miss:

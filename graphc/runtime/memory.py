@@ -113,6 +113,11 @@ def arena(nbytes: int) -> int:
     return pool.arena_base
 
 
+def is_arena(base: int, nbytes: int) -> bool:
+    """Whether the arena still lies at ``base`` and is large enough."""
+    return base == _Pool.arena_base and _Pool.arena.size >= nbytes + ALIGN
+
+
 def arena_view(offset: int, shape: tuple[int, ...], dt: np.dtype) -> np.ndarray:
     """An array over part of the arena."""
     start = _Pool.arena_base - _Pool.arena.__array_interface__["data"][0] + offset

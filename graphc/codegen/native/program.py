@@ -389,7 +389,7 @@ class Program:
         if self.nthreads != threads.get_num_threads():
             self.place_intermediates()
             self.link()
-        if self.arena_bytes:
+        if self.arena_bytes and not memory.is_arena(self.base, self.arena_bytes):
             self.rebase()
         if self.scalar_at:
             self.write_scalars(bindings)
