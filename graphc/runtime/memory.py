@@ -10,6 +10,7 @@ import glob
 import math
 import os
 import threading
+import weakref
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ class _Pool:
     """Process-wide state: free blocks by size, bytes kept and in use, the arena."""
 
     lock = threading.RLock()
+    reserves: weakref.WeakSet[Any] = weakref.WeakSet()  # what has memory nobody asks for at the moment, and forget()
     free: dict[int, list[tuple[np.ndarray, int]]] = {}  # by size: arrays of bytes, each with the aligned address in it
     kept = 0
     used = 0
@@ -87,6 +89,11 @@ def empty(shape: tuple[int, ...], dt: np.dtype) -> np.ndarray:
     return np.ndarray(shape, dt, owner)
 
 
+def hold_in_reserve(x: Any) -> None:
+    """Have ``x.forget()`` called when memory runs out or is asked back."""
+    _Pool.reserves.add(x)
+
+
 @cache
 def last_level_cache() -> int:
     """Bytes of the processor's last cache level; 32 MiB where the system does not tell."""
@@ -128,6 +135,8 @@ def arena_view(offset: int, shape: tuple[int, ...], dt: np.dtype) -> np.ndarray:
 def empty_cache() -> None:
     """Give kept buffers and the arena back to the system."""
     pool = _Pool
+    for reserve in [*pool.reserves]:
+        reserve.forget()
     with pool.lock:
         pool.free.clear()
         pool.kept = 0

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime import memory
+
 OFTEN = 16  # runs; programs that run a few times should not hold on to memory
 SMALL = 1 << 18  # bytes of all results that may be kept
 _count = sys.getrefcount
@@ -46,8 +48,13 @@ class Results:
             if self.runs < OFTEN:
                 self.runs += 1
                 if self.runs == OFTEN:
-                    self.kept = [[None, None, new] for new in self.new]
+                    self.forget()
+                    memory.hold_in_reserve(self)
         return out
+
+    def forget(self) -> None:
+        """Start anew with no memory at hand."""
+        self.kept = [[None, None, new] for new in self.new]
 
 
 def _another(x: list[Any]) -> Any:
