@@ -58,7 +58,7 @@ class device:
         _Current.stack.pop()
 
 
-CPU = device("cpu")
+CPU, META = device("cpu"), device("meta")  # on META tensors have a shape and a dtype, but no data
 
 
 class _Current:
@@ -89,6 +89,8 @@ def require(d: Any) -> device:
     dev = get_default_device() if d is None else device(d)
     if dev.type == "cpu":
         return CPU
+    if dev.type == "meta":
+        return META
     if dev.type not in _FINDERS:
         raise DeviceError(f"device '{dev}' is not available.")
     return _FINDERS[dev.type](dev)

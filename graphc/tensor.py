@@ -387,7 +387,8 @@ class Tensor(TensorInfo):
         edge = self._read().gfn
         leaf = edge.__class__ is AccumulateGrad
         ours = type(self).__module__.startswith(__name__.partition(".")[0] + ".")
-        return tensor_repr(fetched(self._read()), dtype_name=self.dtype.name, device=str(self.device),
+        array = None if self.is_meta else fetched(self._read())
+        return tensor_repr(array, dtype_name=self.dtype.name, device=str(self.device), shape=self.shape,
                            requires_grad=leaf, grad_fn_name=None if edge is None or leaf else GradFn(edge).name(),
                            prefix="tensor(" if ours else f"{type(self).__name__}(")
 

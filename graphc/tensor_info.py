@@ -109,7 +109,11 @@ class TensorInfo:
     def is_cuda(self) -> bool:
         return self.device.type == "cuda"
 
-    is_sparse = is_quantized = is_mps = is_meta = is_nested = is_mkldnn = is_xla = False
+    @property
+    def is_meta(self) -> bool:
+        return self.device.type == "meta"
+
+    is_sparse = is_quantized = is_mps = is_nested = is_mkldnn = is_xla = False
     layout = "torch.strided"
     names: Any = None
 

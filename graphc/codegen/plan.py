@@ -11,6 +11,7 @@ from ..ir.interpret import compile_numpy
 from ..ir.node import Graph
 from ..ir.passes import run_passes
 from .devices import on_devices
+from .meta import MetaPlan, has_meta
 
 SMALL = 4096  # elements; programs below stay on NumPy: starting the compiler would cost more
 MANY, THIN = 512, 64  # so do programs of more nodes than this with fewer elements than this each: thousands of tiny kernels
@@ -56,7 +57,7 @@ def build_plan(graph: Graph) -> Any:
 
         dump.emit("trace", graph)
     if on_devices(graph):
-        return _region_plan(graph)
+        return MetaPlan(graph, build_plan) if has_meta(graph) else _region_plan(graph)
     optimised = run_passes(graph)
     if config.DUMP:
         from ..ir import dump

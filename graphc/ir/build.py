@@ -120,7 +120,12 @@ def cast(x: Value, dt: dtype) -> Value:
 
 
 def to_device(x: Value, dev: device) -> Value:
-    return x if x.aval.device is dev else apply(OPS["copy"], (x,), (dev,))
+    if x.aval.device is dev:
+        return x
+    if x.aval.device.type == "meta":
+        raise NotImplementedError("Cannot copy out of meta tensor; no data! Please use torch.nn.Module.to_empty() instead of "
+                                  "torch.nn.Module.to() when moving module from meta to a different device.")
+    return apply(OPS["copy"], (x,), (dev,))
 
 
 # ---------------------------------------------------------------------------------------------------------- movement
