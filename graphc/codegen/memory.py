@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .. import config
 from ..errors import VerifyError
 
 ALIGN = 64
+_NONE = 1 << 62  # larger than any gap
 
 
 class Life(NamedTuple):
@@ -27,20 +30,21 @@ class Life(NamedTuple):
 
 def plan(lives: list[Life]) -> tuple[dict[int, int], int]:
     """(offset of each slot, bytes needed)."""
-    placed: list[tuple[Life, int, int]] = []
     offsets: dict[int, int] = {}
     top = 0
-    for life in sorted(lives, key=lambda x: (-x.nbytes, x.first)):
+    first, last, start, end = np.zeros((4, len(lives)), np.int64)  # of what is placed, in columns: plans may be long
+    for k, life in enumerate(sorted(lives, key=lambda x: (-x.nbytes, x.first))):
         size = max(ALIGN, -(-life.nbytes // ALIGN) * ALIGN)
-        busy = sorted((at, at + n) for other, at, n in placed
-                      if config.NO_MEMPLAN or not (other.last < life.first or life.last < other.first))
-        at, best, gap = 0, None, 1 << 62
-        for lo, hi in busy:
-            if lo - at >= size and lo - at < gap:
-                best, gap = at, lo - at
-            at = max(at, hi)
-        offset = at if best is None else best
-        placed.append((life, offset, size))
+        alive = np.flatnonzero((first[:k] <= life.last) & (last[:k] >= life.first)) if not config.NO_MEMPLAN else np.arange(k)
+        offset = 0
+        if len(alive):
+            alive = alive[np.argsort(start[alive], kind="stable")]
+            below = np.maximum.accumulate(end[alive])  # the end of all that starts no later
+            gaps = start[alive] - np.concatenate(([0], below[:-1]))
+            gaps[gaps < size] = _NONE
+            best = int(gaps.argmin())
+            offset = int(below[-1]) if gaps[best] == _NONE else int(below[best - 1]) if best else 0
+        first[k], last[k], start[k], end[k] = life.first, life.last, offset, offset + size
         offsets[life.slot] = offset
         top = max(top, offset + size)
     return offsets, top

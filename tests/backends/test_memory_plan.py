@@ -1,6 +1,7 @@
 """The memory plan: placements by simulation, plans run with poisoned memory, and the switch that turns it off."""
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -308,3 +309,12 @@ def test_training_in_poisoned_memory(name: str, fresh_recorder: None) -> None:
         config.NO_MEMPLAN = no_plan
         graphc.set_num_threads(threads)
         harness.same_bits(want, train(name, 3), f"no memory plan: {no_plan}, {threads} threads")
+
+
+def test_plans_of_many_buffers_take_no_quadratic_python() -> None:
+    """8,000 buffers, most of them alive at once: under a second; half a minute when each looked at all others in Python."""
+    lives = [Life(n, 64 * (1 + n % 7), n, 12000 - n) for n in range(6000)] + [Life(n, 4096, n, n + 3) for n in range(6000, 8000)]
+    before = time.perf_counter()
+    offsets, top = plan(lives)
+    assert time.perf_counter() - before < 8
+    assert top >= sum(x.nbytes for x in lives[:6000]) and len(offsets) == len(lives)

@@ -395,3 +395,28 @@ def test_slices_against_enumeration() -> None:
         if strides == dense and not ix.const and size == 4 * total:
             assert got["x"]
     assert min(seen.values()) > 20, seen
+
+
+@pytest.mark.parametrize("start", range(6000, 6020, 10))
+def test_long_plans_in_windows(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of few steps and pipelines of few members change no bit; growing takes no time with the cube of a chain."""
+    count = 0
+    monkeypatch.setattr(pipeline, "WINDOW", 9)
+    monkeypatch.setattr(pipeline, "MEMBERS", 4)
+    for seed in range(start, start + 10):
+        p = stacks(seed)
+        made = same_either_way(run_passes(p.graph), harness.bindings_of(p.graph, p.arrays), monkeypatch)
+        assert all(len(m.members) - m.once <= 4 for m in made)
+        count += len(made)
+    assert count > 1
+
+
+def test_a_chain_of_products_is_several_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fn(x: Any) -> Any:
+        y = x
+        for _ in range(60):
+            y = softmax(P.matmul(y, x))
+        return (y,)
+
+    made = same_either_way(graph_of(fn, [(4, 16, 16)]), arrays_of(graph_of(fn, [(4, 16, 16)]), [(4, 16, 16)]), monkeypatch)
+    assert len(made) > 1 and max(len(m.members) for m in made) == pipeline.MEMBERS

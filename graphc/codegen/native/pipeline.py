@@ -14,6 +14,7 @@ value with a member, both touch slice b of it in their slice b only, and no path
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,8 @@ BALANCE = 3 / 4  # of the threads' time, at least, must be busy with slices
 SHARED = 1 << 18  # bytes at most of values that every thread makes for itself
 SHARED_WORK = 1 / 16  # of a thread's share of the work, at most, for each of them
 SERIAL_WORK = 1 << 15  # points below which one thread runs everything anyway
+MEMBERS = 96  # of a pipeline at most: growing one takes time with their square
+WINDOW = 2048  # steps looked at together: each has bits for all others
 
 
 @dataclass
@@ -256,6 +259,10 @@ class _Steps:
         before, after = self.around(members)
         return not before & after & ~sum(1 << i for i in members)
 
+    def near(self, i: int) -> set[int]:
+        """Steps that share a value with one of them that writes it."""
+        return {c for x in self.reads[i] | self.writes[i] for c in self.users[x] if x in self.writes[i] or x in self.writes[c]}
+
     def ordered(self, made: Sequence[Pipeline]) -> list[Step]:
         """All steps, pipelines in the place of their members: in the given order, but after what they depend on."""
         home = {i: max(p.members) for p in made for i in p.members}
@@ -286,11 +293,12 @@ class _Steps:
 class Pipelines:
     """Finds the pipelines of a plan."""
 
-    def __init__(self, steps: list[Step], base_of: Callable[[Any], Key], nbytes: Callable[[Any], int], outputs: Collection[int],
+    def __init__(self, steps: list[Step], base_of: Callable[[Any], Key], nbytes: Callable[[Any], int], outputs: Collection[Key],
                  nthreads: int, bits: int):
         """``nbytes``: size of a slot; ``base_of``: the key a view reads."""
         self.own = {x: size for s in steps if not isinstance(s, Call) for x, size in s.own.items()}
-        self.slot_bytes, self.outputs, self.nthreads, self.bits = nbytes, set(outputs), nthreads, bits
+        self.slot_bytes, self.nthreads, self.bits = nbytes, nthreads, bits
+        self.outputs: set[Key] = set(outputs)
         self.steps = steps
         self.base_of = base_of
 
@@ -303,6 +311,8 @@ class Pipelines:
         seeds = [i for i, s in enumerate(self.steps) if isinstance(s, Job) and s.matrices > 1 and s.spaces]
         if not seeds:
             return self.steps
+        if len(self.steps) > WINDOW:
+            return self.by_windows()
         self.graph = _Steps(self.steps, self.base_of)
         made: list[Pipeline] = []
         self.taken: set[int] = set()
@@ -317,6 +327,16 @@ class Pipelines:
                 self.taken |= set(found.members)
                 self.graph.contract(found.members)
         return self.graph.ordered(made) if made else self.steps
+
+    def by_windows(self) -> list[Step]:
+        """The same for one part of a very long plan after the other; what other parts touch is an output."""
+        parts = [self.steps[i:i + WINDOW] for i in range(0, len(self.steps), WINDOW)]
+        touched = [{key for s in part for x in (*s.reads, *s.writes, *getattr(s, "waits", ())) for key in (x, self.base_of(x))}
+                   for part in parts]
+        counts = Counter(x for keys in touched for x in keys)
+        elsewhere = self.outputs | {x for x, n in counts.items() if n > 1}
+        return [s for part in parts
+                for s in Pipelines(part, self.base_of, self.nbytes, elsewhere, self.nthreads, self.bits).all()]
 
     def best(self, seed: int, job: Job) -> Pipeline | None:
         """The pipeline around a product whose slices are its matrices or, if they are too large or too few, parts of their
@@ -356,14 +376,20 @@ class Pipelines:
         if first is None:
             return {}
         members, keys = {seed: first[0]}, {seed: first[1]}
+        before, after, bits = g.before[seed], g.after[seed], 1 << seed  # of all members
+        near = g.near(seed)
         grown = True
         while grown:
             grown = False
-            near = {c for i in members for x in g.reads[i] | g.writes[i] for c in g.users[x] if x in g.writes[i] | g.writes[c]}
             for c in sorted(near - set(members) - self.taken):
-                found = self.variant(c, n, keys) if g.convex([*members, c]) else None
+                if len(members) == MEMBERS:
+                    break
+                convex = not (before | g.before[c]) & (after | g.after[c]) & ~(bits | 1 << c)
+                found = self.variant(c, n, keys) if convex else None
                 if found is not None:
                     members[c], keys[c] = found
+                    before, after, bits = before | g.before[c], after | g.after[c], bits | 1 << c
+                    near |= g.near(c)
                     grown = True
         return dict(sorted(members.items()))
 
@@ -399,6 +425,8 @@ class Pipelines:
             before = {c for i in members for x in g.reads[i] for c in g.users[x] if x in g.writes[c]}
             for c in sorted(before - members - self.taken):
                 job = self.steps[c]
+                if len(out) == MEMBERS:
+                    break
                 if (isinstance(job, Job) and job.kernel is not None and job.spaces and not job.checks and job.work <= most
                         and all(u in members or u == c for x in g.writes[c] for u in g.users[x])
                         and not any(x in g.writes[i] for x in g.writes[c] for i in members)
