@@ -62,10 +62,9 @@ _ASKED_AS = {"__add__": "add", "__radd__": "add", "__sub__": "sub", "__mul__": "
              "__iadd__": "add_", "__isub__": "sub_", "__imul__": "mul_", "__itruediv__": "div_", "__imod__": "remainder_",
              "__ifloordiv__": "floor_divide_", "__neg__": "neg", "__pos__": "positive", "__abs__": "abs",
              "__str__": "__repr__", "ndimension": "dim", "nelement": "numel"}
-_OPERATORS = frozenset(f"__{p}{n}__" for p in ("", "r") for n in """add sub mul truediv floordiv mod pow matmul and or xor
+_OPERATORS = frozenset(f"__{p}{n}__" for p in ("", "r", "i") for n in """add sub mul truediv floordiv mod pow matmul and or xor
 lshift rshift lt le gt ge eq ne""".split())
-_DUNDERS = _OPERATORS | frozenset("""__iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ __iand__ __ior__
-__ixor__ __ilshift__ __irshift__ __neg__ __pos__ __abs__ __invert__ __getitem__ __setitem__ __bool__ __float__ __int__ __index__
+_DUNDERS = _OPERATORS | frozenset("""__neg__ __pos__ __abs__ __invert__ __getitem__ __setitem__ __bool__ __float__ __int__ __index__
 __complex__ __contains__ __len__ __format__ __repr__ __str__ __deepcopy__ __reduce_ex__ __array__ __array_wrap__ __dlpack__
 __dlpack_device__""".split())
 

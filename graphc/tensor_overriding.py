@@ -13,8 +13,9 @@ from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
 from .ir import recorder
+from .ir.node import Value
 from .ir.tape import AccumulateGrad, alias_value
-from .tensor import Tensor, _new, make_alias
+from .tensor import Tensor, _new, make_alias, wrap
 
 _SILENT_MOST = 4096  # types known not to override; more of them are forgotten
 
@@ -56,7 +57,8 @@ def overriding(cls: type) -> bool:
         return True
     if len(_silent) > _SILENT_MOST:
         _silent.clear()
-    _silent.add(cls)
+    if cls is not list and cls is not tuple:  # which are looked into
+        _silent.add(cls)
     return False
 
 
@@ -124,6 +126,20 @@ def as_class(t: Tensor, cls: type) -> Any:
     out = _new(shared._v, cls)
     out._alias = shared._alias
     return out
+
+
+def kind(t: Any) -> Any:
+    """What makes an instance of an overriding class more than its value: class and attributes. None for other objects."""
+    return (type(t), t.__dict__) if isinstance(t, Tensor) and overriding(type(t)) else None
+
+
+def of_kind(v: Value, kind: Any) -> Any:
+    """A tensor with value ``v`` of a :func:`kind`."""
+    if kind is None:
+        return wrap(v)
+    t = _new(v, kind[0])
+    t.__dict__.update(kind[1])
+    return t
 
 
 def _converted(t: Tensor, cls: type) -> Any:

@@ -10,6 +10,7 @@ from ..ir.node import Node, Value
 from ..ir.recorder import state
 from ..ir.tape import GradNode, OutputEdge, alias_value, next_sequence
 from ..tensor import Tensor, wrap
+from ..tensor_overriding import kind, of_kind
 
 
 class FunctionCtx:
@@ -120,7 +121,7 @@ def _attach(cls: type[Function], ctx: FunctionCtx, values: list[Value | None], o
             t._write(nv)
             fresh[id(t)] = t
         else:
-            fresh[id(t)] = wrap(nv)
+            fresh[id(t)] = of_kind(nv, kind(t))
     # A saved output must not keep its own gradient node alive; without create_graph only its data is needed.
     ctx._saved = tuple([_detached(s) if id(s) in fresh else s for s in ctx._saved])
     result = [fresh.get(id(o), o) for o in outs]

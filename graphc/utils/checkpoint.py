@@ -23,7 +23,8 @@ from ..ir.optable import OPS
 from ..ir.recorder import apply, scalar, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge, alias_value, next_sequence
 from ..ops._generator import default_generator
-from ..tensor import Tensor, wrap
+from ..tensor import Tensor
+from ..tensor_overriding import kind, of_kind
 from ._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 __all__ = ["CheckpointError", "check_backward_validity", "checkpoint", "checkpoint_sequential", "detach_variable",
@@ -117,6 +118,7 @@ class _Segment:
         leaves, self.spec = tree_flatten((args, kwargs))
         self.leaves = [alias_value(x._read()) if isinstance(x, Tensor) else x for x in leaves]
         self.edges = [x._read().gfn if isinstance(x, Tensor) else None for x in leaves]
+        self.kinds = [kind(x) for x in leaves]
         self.casts = _autocast_state()
         self.rng = (default_generator._seed, default_generator._offset) if preserve_rng else None
         self.captured: list[Any] = []  # edges of values from outside that are no arguments
@@ -130,7 +132,7 @@ class _Segment:
         """The arguments for a run, and of each that needs a gradient the value to differentiate by."""
         args: list[Any] = []
         wrt: list[Value | None] = []
-        for leaf, edge in zip(self.leaves, self.edges):
+        for leaf, edge, like in zip(self.leaves, self.edges, self.kinds):
             if not isinstance(leaf, Value):
                 args.append(leaf)
                 wrt.append(None)
@@ -142,7 +144,7 @@ class _Segment:
             if edge is not None:  # a place of its own on the tape
                 v = apply(OPS["reshape"], (v,), (v.aval.shape,))
             wrt.append(v if edge is not None else None)
-            args.append(wrap(v))
+            args.append(of_kind(v, like))
         return args, wrt
 
     # ------------------------------------------------------------------------------------------------------------ forward
@@ -169,7 +171,7 @@ class _Segment:
                 continue
             plain = alias_value(v)
             plain.gfn = OutputEdge(gn, k) if v.gfn is not None else None
-            result.append(wrap(plain))
+            result.append(of_kind(plain, kind(t)))
             k += 1
         return tree_unflatten(result, spec)
 

@@ -333,6 +333,71 @@ def gradients(torch: Any) -> Any:
 
 
 @program
+def what_runs_programs(torch: Any) -> Any:
+    """Custom functions, checkpoints, transforms, autocast and larger modules keep the type as PyTorch does."""
+    from importlib import import_module
+
+    checkpoint = import_module(f"{torch.__name__}.utils.checkpoint").checkpoint
+
+    class S(torch.Tensor):
+        pass
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return 2 * ctx.saved_tensors[0] * g
+
+    s = torch.tensor([1.0, 2.0]).as_subclass(S)
+    q = torch.tensor([1.0, 2.0]).as_subclass(S).requires_grad_()
+    out = Square.apply(q)
+    out.sum().backward()
+    kinds = [type(Square.apply(s)), type(out), type(q.grad), q.grad.tolist()]
+    kinds += [type(checkpoint(lambda x: torch.relu(x * 2), q, use_reentrant=False)), type(torch.func.vmap(torch.sin)(s)),
+              type(torch.func.grad(lambda x: (x * x).sum())(s)), type(torch.autograd.grad((q * 2).sum(), q)[0])]
+    x = torch.ones(1, 3, 4).as_subclass(S)
+    kinds += [type(torch.nn.MultiheadAttention(4, 2, batch_first=True)(x, x, x)[0]), type(torch.nn.LSTM(4, 2)(x)[0]),
+              type(torch.nn.LSTM(4, 2)(x, (torch.ones(1, 3, 2), torch.ones(1, 3, 2)))[1][0]), type(torch.cat([s, s])),
+              type(torch.nn.Embedding(4, 2)(torch.tensor([1]).as_subclass(S))), type(torch.nn.utils.parameters_to_vector([s, s]))]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = torch.matmul(torch.ones(2, 2).as_subclass(S), torch.ones(2, 2))
+    with torch.no_grad():
+        z = q * 2
+    return kinds, type(y), str(y.dtype), type(z), z.requires_grad, [type(S(2, 3)), type(S([1.0])), type(torch.Tensor(s)), type(S(s))]
+
+
+@program
+def foreign_operands(torch: Any) -> Any:
+    class S(torch.Tensor):
+        pass
+
+    class Unit:
+        def __rmul__(self, other: Any) -> Any:
+            return "rmul", type(other)
+
+        __radd__ = __rmul__
+
+    class Asked:
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return NotImplemented
+
+        def __radd__(self, other: Any) -> Any:
+            return "radd", type(other)
+
+    torch.overrides.is_tensor_like(Asked())
+    s, p = torch.ones(1).as_subclass(S), torch.ones(1)
+    out = [s * Unit(), p * Unit(), p + Asked(), s.__add__(object()) is NotImplemented]
+    p += Asked()
+    s *= Unit()
+    return out, p, s
+
+
+@program
 def training(torch: Any) -> Any:
     class S(torch.Tensor):
         pass
