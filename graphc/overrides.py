@@ -64,8 +64,8 @@ _ASKED_AS = {"__add__": "add", "__radd__": "add", "__sub__": "sub", "__mul__": "
              "__str__": "__repr__", "ndimension": "dim", "nelement": "numel"}
 _OPERATORS = frozenset(f"__{p}{n}__" for p in ("", "r", "i") for n in """add sub mul truediv floordiv mod pow matmul and or xor
 lshift rshift lt le gt ge eq ne""".split())
-_DUNDERS = _OPERATORS | frozenset("""__neg__ __pos__ __abs__ __invert__ __getitem__ __setitem__ __bool__ __float__ __int__ __index__
-__complex__ __contains__ __len__ __format__ __repr__ __str__ __deepcopy__ __reduce_ex__ __array__ __array_wrap__ __dlpack__
+_DUNDERS = _OPERATORS | frozenset("""__neg__ __pos__ __abs__ __invert__ __getitem__ __setitem__ __bool__ __float__ __int__
+__index__ __complex__ __contains__ __len__ __format__ __repr__ __str__ __deepcopy__ __reduce_ex__ __array__ __array_wrap__ __dlpack__
 __dlpack_device__""".split())
 
 
@@ -195,6 +195,9 @@ def is_tensor_like(inp: Any) -> bool:
 
 def has_torch_function(relevant_args: Iterable[Any]) -> bool:
     """Whether any argument wants to take a call over: a Tensor subclass, or another object with ``__torch_function__``."""
+    if LOCAL.skip:
+        LOCAL.skip = False
+        return False
     if LOCAL.modes and LOCAL.all:
         return True
     return LOCAL.subclasses and any(overriding(type(a)) and foreign(a) for a in relevant_args)
@@ -214,6 +217,31 @@ def handle_torch_function(public_api: Callable[..., Any], relevant_args: Iterabl
     """The first answer to ``public_api`` that is not NotImplemented, of a mode or an argument; TypeError without one."""
     name = resolve_name(public_api) or f"{public_api.__module__}.{public_api.__name__}"
     return dispatch(public_api, name, overriders(relevant_args), args, kwargs, True)
+
+
+def redispatch_function(func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+    """Run ``func`` itself, for handlers: nobody is asked about this call, but about those inside it as always."""
+    own = _originals().get(func) if SWITCH.exchanges else None
+    if own is not None:
+        return own(*args, **(kwargs or {}))
+    LOCAL.skip = True
+    try:
+        return func(*args, **(kwargs or {}))
+    finally:
+        LOCAL.skip = False
+
+
+@functools.lru_cache(None)
+def _originals() -> dict[Any, Callable[..., Any]]:
+    """What public functions and accessors of properties run when nobody overrides them."""
+    own = {id(e.fn): e.original for e in SWITCH.exchanges}
+    out: dict[Any, Callable[..., Any]] = {e.fn: e.original for e in SWITCH.exchanges}
+    for _, x in _members():
+        if isinstance(x, property):
+            for part, accessor in ((x.fget, "__get__"), (x.fset, "__set__"), (x.fdel, "__delete__")):
+                if part is not None and id(part) in own:
+                    out[getattr(x, accessor)] = own[id(part)]
+    return out
 
 
 def wrap_torch_function(dispatcher: Callable[..., Any]) -> Callable[..., Any]:
@@ -301,5 +329,5 @@ def _get_current_function_mode_stack() -> list[Any]:
 __all__ = ["BaseTorchFunctionMode", "DisableTorchFunction", "DisableTorchFunctionSubclass", "TorchFunctionMode",
            "enable_reentrant_dispatch", "get_default_nowrap_functions", "get_ignored_functions", "get_overridable_functions",
            "get_testing_overrides", "handle_torch_function", "has_torch_function", "has_torch_function_unary",
-           "has_torch_function_variadic", "is_tensor_like", "is_tensor_method_or_property", "resolve_name",
-           "wrap_torch_function"]
+           "has_torch_function_variadic", "is_tensor_like", "is_tensor_method_or_property", "redispatch_function",
+           "resolve_name", "wrap_torch_function"]

@@ -25,6 +25,7 @@ class _Local(threading.local):
 
     subclasses = True
     all = True
+    skip = False  # the next has_torch_function() says no
 
     def __init__(self) -> None:
         self.modes: list[Any] = []

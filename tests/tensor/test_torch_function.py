@@ -482,6 +482,34 @@ def own_functions_may_ask(torch: Any) -> Any:
     return double(s), double(torch.ones(2)), log, torch.overrides.is_tensor_like(s), torch.overrides.is_tensor_like(2)
 
 
+@program
+def one_level_skipped(torch: Any) -> Any:
+    log: list[Any] = []
+
+    class Loud(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            log.append(func.__name__)
+            return torch.overrides.redispatch_function(func, types, args, kwargs)
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            log.append(("mode", func.__name__))
+            with self:
+                return torch.overrides.redispatch_function(func, types, args, kwargs)
+
+    def scaled(a: Any, b: Any) -> Any:
+        if torch.overrides.has_torch_function((a, b)):
+            return torch.overrides.handle_torch_function(scaled, (a, b), a, b)
+        return a * b + 1
+
+    x, y = torch.tensor([3.0]).as_subclass(Loud), torch.tensor([4.0]).as_subclass(Loud)
+    out = [scaled(x, y), x.shape, torch.relu(x)]
+    with Mode():
+        out.append(scaled(torch.tensor([3.0]), torch.tensor([4.0])))
+    return out, [e for e in log if e != ("mode", "tensor")]
+
+
 # ------------------------------------------------------------------------------------------------------------------ modes
 @program
 def modes(torch: Any) -> Any:
