@@ -99,6 +99,22 @@ def test_an_interrupted_step_is_made_once(mode: str, after: bool, error: type[Ba
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_index_out_of_range_is_no_interruption(compiled: bool) -> None:
+    """A plan whose last kernel fails has run, but has no results."""
+    def fn(v: Any, i: Any) -> Any:
+        v.scatter_(0, i, 9.0)
+        return v * 2
+
+    v, good, bad = graphc.tensor([1.0, 2.0, 3.0]), graphc.tensor([0, 2]), graphc.tensor([1, 3])
+    run = graphc.compile(fn) if compiled else fn
+    for n in range(3):
+        with pytest.raises(IndexError):
+            run(v, bad).tolist()
+        assert v.tolist() == ([9.0, 2.0, 9.0] if n else [1.0, 2.0, 3.0])
+        assert run(v, good).tolist() == [18.0, 4.0, 18.0]
+
+
 def test_a_handler_that_computes(outside: Outside) -> None:
     """The same program and a larger one, while a plan runs: its arguments and its memory stay its own."""
     def fn(x: Any) -> Any:

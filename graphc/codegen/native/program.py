@@ -418,6 +418,7 @@ class Program:
                     else:
                         run_waves(st, times)
                     if self.checks and self.err[0]:
+                        begun = None
                         return self.failed(bindings)
                 else:
                     start = perf_counter()
