@@ -65,8 +65,8 @@ _ASKED_AS = {"__add__": "add", "__radd__": "add", "__sub__": "sub", "__mul__": "
 _OPERATORS = frozenset(f"__{p}{n}__" for p in ("", "r", "i") for n in """add sub mul truediv floordiv mod pow matmul and or xor
 lshift rshift lt le gt ge eq ne""".split())
 _DUNDERS = _OPERATORS | frozenset("""__neg__ __pos__ __abs__ __invert__ __getitem__ __setitem__ __bool__ __float__ __int__
-__index__ __complex__ __contains__ __len__ __format__ __repr__ __str__ __deepcopy__ __reduce_ex__ __array__ __array_wrap__ __dlpack__
-__dlpack_device__""".split())
+__index__ __complex__ __contains__ __len__ __format__ __repr__ __str__ __deepcopy__ __reduce_ex__ __array__ __array_wrap__
+__dlpack__ __dlpack_device__""".split())
 
 
 # ------------------------------------------------------------------------------------------------------ what is public

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .. import codegen  # noqa: F401  (installs the planner)
@@ -64,6 +64,10 @@ def _export() -> None:
         for name in module.NAMES:
             globals()[name] = getattr(module, name)
     methods.own()
+    for name, obj in globals().items():  # functions made by other functions are found under their own name: pickle asks for it
+        if isinstance(obj, FunctionType) and "<locals>" in obj.__qualname__ and \
+                vars(sys.modules[obj.__module__]).get(name) is obj:
+            obj.__qualname__ = name
 
 
 _export()

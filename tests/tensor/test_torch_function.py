@@ -693,6 +693,9 @@ def test_methods_are_not_the_functions() -> None:
     for name in ("add", "clone", "relu", "mean"):
         assert getattr(graphc.Tensor, name) is not getattr(graphc, name)
         assert getattr(graphc.Tensor, name).__qualname__ == f"Tensor.{name}"
+        for fn in (getattr(graphc.Tensor, name), getattr(graphc, name)):
+            assert pickle.loads(pickle.dumps(fn)) is fn
+    assert pickle.loads(pickle.dumps(graphc.remainder)) is graphc.remainder
     assert graphc.Tensor.__add__.__name__ == "__add__" and graphc.Tensor.multiply is not graphc.Tensor.mul
 
 
