@@ -31,6 +31,7 @@ from .views import (
     Storage,
     contiguous_cover,
     inherit,
+    is_alone,
     log_write,
     np_view,
     private_alias,
@@ -62,6 +63,13 @@ class Tensor(TensorInfo):
         if a is not None and (a.version != a.storage.version or a.chain and a.storage.value.__class__ is SharedValue):
             self._v = a.refresh()  # also where the outside may have written meanwhile
         return self._v
+
+    def _own(self) -> Value:
+        """The current Value, of a tensor about to be written; if nobody shares its storage any more it does without one."""
+        v = self._read()
+        if v.__class__ is Value and is_alone(self._alias):  # type: ignore[arg-type]
+            self._v, self._alias = v, None
+        return v
 
     def _write(self, v: Value) -> None:
         """Rebind in place. ``v`` must have this tensor's shape and dtype."""
@@ -372,6 +380,10 @@ class Tensor(TensorInfo):
         if not self._v.aval.shape:
             raise TypeError("iteration over a 0-d tensor")
         return iter(self.unbind(0))
+
+    def __reversed__(self) -> Tensor:
+        """Flipped along the first dimension."""
+        return self.flip(0) if self._v.aval.shape else self  # type: ignore[attr-defined,no-any-return]
 
     def __hash__(self) -> int:
         return id(self)

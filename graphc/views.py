@@ -7,6 +7,7 @@ before it. Earlier reads keep earlier Values, so a write never corrupts them or 
 """
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,25 @@ class Alias:
         if v.aval.size >= 8 * max(1, self.storage.value.aval.size) and live and live[-1]() is v:
             live.pop()
             self.version = -1
+
+
+def is_alone(a: Alias) -> bool:
+    """Whether one tensor is all that looks at a storage, and looks at all of it. To be asked with a tensor's attribute."""
+    return not a.chain and (sys.getrefcount(a), sys.getrefcount(a.storage)) == _ALONE
+
+
+def _alone() -> tuple[int, int]:
+    """Reference counts :func:`is_alone` sees then (they differ between Python versions)."""
+    class Holder:
+        alias = Alias(Storage(leaf_value(aval((), int64, CPU), None)), (), False)
+
+    def seen(a: Alias) -> tuple[int, int]:
+        return sys.getrefcount(a), sys.getrefcount(a.storage)
+
+    return seen(Holder.alias)
+
+
+_ALONE = _alone()
 
 
 def replay(v: Value, chain: tuple[ViewStep, ...]) -> Value:

@@ -109,9 +109,10 @@ class AccumulateGrad:
         return "AccumulateGrad"
 
 
-def alias_value(v: Value) -> Value:
-    """Another handle on the same result, without gradient edge."""
+def alias_value(v: Value, edge: Any = None) -> Value:
+    """Another handle on the same result, with this gradient edge."""
     out = Value(v.aval, v.region, v.slot)
+    out.gfn = edge
     if v.region is None:
         out.buffer = v.buffer
         if v.__class__ is not Value:

@@ -15,6 +15,7 @@ from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import Numbers, apply_each, scalar, state
+from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
 
 Hyper = tuple[Value, ...] | Numbers
@@ -85,9 +86,16 @@ def _update(op: str, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor
         for tensors, olds, news in zip(columns, old, results):
             for t, v, new in zip(tensors, olds, news):
                 new.gfn = v.gfn  # what is written in place stays the leaf it was
-                if t._alias is None and v.__class__ is Value and v.region is not region:  # what _write() comes to then
+                a = t._alias
+                whole = v if a is None else a.storage.value
+                if a is None and v.__class__ is Value and v.region is not region:  # what _write() comes to then
                     log((t, v, at))
                     t._v = new
+                elif a is not None and not a.chain and whole.__class__ is Value and whole.region is not region:
+                    log((a.storage, whole, at))  # and then
+                    a.storage.value = new if whole.gfn is new.gfn else alias_value(new, whole.gfn)
+                    a.storage.version += 1
+                    t._v, a.version = new, a.storage.version
                 else:
                     t._write(new)
     finally:
@@ -97,7 +105,7 @@ def _update(op: str, columns: Sequence[Sequence[Tensor]], grads: Sequence[Tensor
 
 def _values(tensors: Sequence[Tensor]) -> list[Value]:
     """What the tensors hold now."""
-    return [t._v if t._alias is None else t._read() for t in tensors]
+    return [t._v if t._alias is None else t._own() for t in tensors]
 
 
 def sgd_apply(params: Sequence[Tensor], grads: Sequence[Tensor], bufs: Sequence[Tensor | None], hypers: Sequence[Hyper], *,
