@@ -1,18 +1,17 @@
 """Programs recorded while another one is: the ends of objects that the garbage collector finds.
 
 A collection may start at any allocation, also in the middle of recording an operation, and runs Python: ``__del__``,
-callbacks of weak references. What these record goes to a region of its own, computed before the collection is over.
+callbacks of weak references. What these record goes to a region of its own and is computed when it is read, like a value of
+another thread.
 """
 from __future__ import annotations
 
 import gc
-import sys
-from types import SimpleNamespace
 from typing import Any
 
-from .flush import flush
 from .region import Region, state
 
+FEW = 64  # values recorded in one such region; each that is read plans its region again
 _OUTSIDE = {"hold": 0, "tracing": 0, "program": 0, "watch": None, "budget": 1.0, "tune": False, "walks": 0}
 
 
@@ -21,24 +20,16 @@ def _collecting(phase: str, info: Any) -> None:
     own: dict[str, Any] = state.__dict__
     if phase == "start":
         saved = own.copy()
+        aside = saved.get("aside")
         own.update(_OUTSIDE)
-        own["region"], own["outer"] = saved.pop("spare", None) or Region(), saved
+        own["region"], own["outer"] = Region() if aside is None or len(aside.live) > FEW else aside, saved
         return
     outer = own.get("outer")
-    if outer is None:  # the thread's state was made during the collection
-        return
-    spare: Region | None = own["region"]
-    if spare is not None and (spare.live or spare.bindings):
-        spare = None
-        try:
-            flush()
-        except Exception as error:  # as one raised in __del__ itself
-            sys.unraisablehook(SimpleNamespace(exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__,
-                                               err_msg=None, object=None))  # type: ignore[arg-type]
-    own.clear()
-    own.update(outer)
-    if spare is not None and spare.cursor.op is None:
-        own["spare"] = spare
+    if outer is not None:  # else the thread's state was made during the collection
+        aside = own["region"]
+        own.clear()
+        own.update(outer)
+        own["aside"] = aside
 
 
 def keep_apart() -> None:
