@@ -42,7 +42,7 @@ _LATER = {"nn.functional": ("linear_cross_entropy",)}  # names that __all__ lack
 _PACKAGE = __name__.partition(".")[0]
 _INTERNAL = frozenset("""
 acc_dtype as_array at_least bits broadcast_into builtins_abs clone_as finish flat_argmax fresh legacy_type p_norm
-reduced reduction_name replay reshape_strides rnn rnn_cell scan tuple_of wide word_pairs work_dtype T mT is_tensor
+reduced reduction_name replay reshape_strides scan tuple_of wide word_pairs work_dtype T mT is_tensor
 broadcast_shapes can_cast promote_types default_generator manual_seed seed initial_seed get_rng_state set_rng_state
 fork_rng numpy_names infer_size unsupported from_dlpack
 """.split())
@@ -64,9 +64,6 @@ _ASKED_AS = {"__add__": "add", "__radd__": "add", "__sub__": "sub", "__mul__": "
              "__str__": "__repr__", "ndimension": "dim", "nelement": "numel"}
 _OPERATORS = frozenset(f"__{p}{n}__" for p in ("", "r", "i") for n in """add sub mul truediv floordiv mod pow matmul and or xor
 lshift rshift lt le gt ge eq ne""".split())
-_DUNDERS = _OPERATORS | frozenset("""__neg__ __pos__ __abs__ __invert__ __getitem__ __setitem__ __bool__ __float__ __int__
-__index__ __complex__ __contains__ __len__ __format__ __repr__ __str__ __deepcopy__ __reduce_ex__ __array__ __array_wrap__
-__dlpack__ __dlpack_device__""".split())
 
 
 # ------------------------------------------------------------------------------------------------------ what is public
@@ -95,7 +92,7 @@ def _members() -> Iterator[tuple[str, Any]]:
     for cls in (Tensor, TensorInfo):
         for name, x in list(vars(cls).items()):
             if isinstance(x, (FunctionType, property)) and name not in _UNASKED_METHODS and \
-                    (not name.startswith("_") or name in _DUNDERS or name in ("_base", "_version")):
+                    (not name.startswith("_") or name.startswith("__") or name in ("_base", "_version")):
                 yield name, x
 
 
@@ -214,9 +211,10 @@ def has_torch_function_variadic(*args: Any) -> bool:
 
 
 def handle_torch_function(public_api: Callable[..., Any], relevant_args: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
-    """The first answer to ``public_api`` that is not NotImplemented, of a mode or an argument; TypeError without one."""
+    """The first answer to ``public_api`` that is not NotImplemented, of a mode or an argument, plain tensors among them;
+    TypeError without one."""
     name = resolve_name(public_api) or f"{public_api.__module__}.{public_api.__name__}"
-    return dispatch(public_api, name, overriders(relevant_args), args, kwargs, True)
+    return dispatch(public_api, name, overriders(relevant_args, True), args, kwargs, True)
 
 
 def redispatch_function(func: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
@@ -63,14 +64,14 @@ def overriding(cls: type) -> bool:
     return False
 
 
-def overriders(arguments: Iterable[Any]) -> list[Any]:
+def overriders(arguments: Iterable[Any], tensors: bool = False) -> list[Any]:
     """The arguments to ask, one of each type, in the order of asking: subclasses before their bases, else left to right.
-    Lists and tuples among the arguments are looked into."""
+    Lists and tuples among the arguments are looked into. ``tensors``: plain tensors are asked, too."""
     found: list[Any] = []
     for a in arguments:
         for x in a if type(a) in (list, tuple) else (a,):
             cls = type(x)
-            if cls in _silent or not overriding(cls) or any(type(y) is cls for y in found):
+            if not (overriding(cls) or tensors and cls is Tensor) or any(type(y) is cls for y in found):
                 continue
             at = next((i for i, y in enumerate(found) if issubclass(cls, type(y))), len(found))
             found.insert(at, x)
@@ -94,7 +95,11 @@ def dispatch(public: Any, name: str, found: list[Any], args: Any, kwargs: Any, p
         if answer is not NotImplemented:
             return answer
     for x in found if LOCAL.subclasses else ():
-        answer = x.__torch_function__(public, types, args, kwargs)
+        handler = x.__torch_function__
+        if getattr(handler, "__self__", None) is x:
+            warnings.warn("Defining your `__torch_function__` as a plain method is deprecated and will be an error in future, "
+                          "please define it as a classmethod.", DeprecationWarning if python else UserWarning, stacklevel=4)
+        answer = handler(public, types, args, kwargs)
         if answer is not NotImplemented:
             return answer
     if python or name.startswith("torch.nn.functional."):
@@ -301,7 +306,7 @@ def _stub(cells: int) -> CodeType:
         text = f"def make({names}):\n def stub(*args, _ask_, **kwargs):\n  return _ask_(args, kwargs)\n"
         text += f"  {names}\n" if names else ""
         scope: dict[str, Any] = {}
-        exec(compile(text + " return stub\n", __file__, "exec"), scope)
+        exec(compile(text + " return stub\n", __file__.replace("tensor_overriding.py", "<__torch_function__>"), "exec"), scope)
         _STUBS[cells] = scope["make"](*[None] * cells).__code__
     return _STUBS[cells]
 

@@ -12,6 +12,7 @@ from ..autograd import enable_grad
 from ..ir.recorder import state
 from ..ops.creation import as_tensor
 from ..tensor import Size, Tensor
+from ..tensor_overriding import overriding
 
 euler_constant = 0.57721566490153286060  # Euler-Mascheroni
 
@@ -26,14 +27,15 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
 
     Raises ValueError for anything but numbers and tensors.
     """
-    if not all(isinstance(v, (Tensor, int, float, np.number)) for v in values):
+    if not all(isinstance(v, (Tensor, int, float, np.number)) or overriding(type(v)) for v in values):
         raise ValueError("Input arguments must all be instances of Number, torch.Tensor or objects implementing "
                          "__torch_function__.")
     tensors = [v for v in values if isinstance(v, Tensor)]
     dtype = tensors[0].dtype if tensors else dtypes.get_default_dtype()
     device = tensors[0].device if tensors else None
-    made = [v if isinstance(v, Tensor) else as_tensor(v, dtype=dtype, device=device) for v in values]
-    return tuple(ops.broadcast_tensors(*made))
+    made = [as_tensor(v, dtype=dtype, device=device) if isinstance(v, (int, float, np.number)) else v for v in values]
+    out = ops.broadcast_tensors(*made)
+    return tuple(out) if isinstance(out, list) else out  # type: ignore[no-any-return]  # what a foreign class answers
 
 
 def finfo_of(t: Tensor) -> Any:

@@ -65,9 +65,10 @@ def _export() -> None:
             globals()[name] = getattr(module, name)
     methods.own()
     for name, obj in globals().items():  # functions made by other functions are found under their own name: pickle asks for it
-        if isinstance(obj, FunctionType) and "<locals>" in obj.__qualname__ and \
-                vars(sys.modules[obj.__module__]).get(name) is obj:
-            obj.__qualname__ = name
+        if isinstance(obj, FunctionType) and "<locals>" in obj.__qualname__:
+            found: Any = vars(sys.modules[obj.__module__]).get(name)
+            if id(found) == id(obj):
+                found.__qualname__ = name
 
 
 _export()

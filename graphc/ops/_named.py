@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["named_result"]
@@ -12,7 +13,7 @@ def named_result(name: str, fields: list[str]) -> Any:
     base: Any = namedtuple(name, fields)  # type: ignore[misc]
 
     def __new__(cls: Any, *values: Any, **by_name: Any) -> Any:
-        one = values[0] if len(values) == 1 and not by_name and isinstance(values[0], (tuple, list)) else values
+        one = values[0] if len(values) == 1 and not by_name and isinstance(values[0], (tuple, list, Iterator)) else values
         return base.__new__(cls, *one, **by_name)
 
     def __repr__(self: Any) -> str:

@@ -398,6 +398,37 @@ def foreign_operands(torch: Any) -> Any:
 
 
 @program
+def here_and_there(torch: Any) -> Any:
+    class P(torch.Tensor):
+        pass
+
+    class Called:
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return "called", func.__name__
+
+    class Plain:
+        def __torch_function__(self, *args: Any, **kwargs: Any) -> Any:
+            return "plain method"
+
+    torch.overrides.is_tensor_like(Called())
+    c, w, t = Called(), torch.nn.Parameter(torch.ones(2, 2)), torch.tensor([1, 2])
+    out = [torch.add(w, c), torch.nn.functional.linear(w, c), t[c], t[c, None], torch.stack([w, c]), w + c,
+           torch.distributions.utils.broadcast_all(c, torch.ones(1)), torch.distributions.utils.broadcast_all(t.as_subclass(P), 1)]
+    t[c] = 1
+    x = torch.ones(1, 2, 5).as_subclass(P)
+    values = torch.max(x, 0)
+    out += [type(r) for m in (torch.nn.RNN, torch.nn.GRU) for r in m(5, 5, 2)(x)]
+    out += [type(torch.nn.RNNCell(5, 5)(x[0])), values, type(values)(v for v in values).indices, values._replace(values=1).values
+            if hasattr(values, "_replace") else 1]
+    with pytest.warns(UserWarning, match="plain method is deprecated"):
+        out.append(torch.add(Plain(), 1))
+    with pytest.warns(DeprecationWarning, match="plain method is deprecated"):
+        out.append(torch.overrides.handle_torch_function(print, (Plain(),)))
+    return out, t, torch.overrides.handle_torch_function(torch.add, (w, t), t, t)
+
+
+@program
 def training(torch: Any) -> Any:
     class S(torch.Tensor):
         pass
