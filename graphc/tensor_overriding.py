@@ -112,8 +112,11 @@ def dispatch(public: Any, name: str, found: list[Any], args: Any, kwargs: Any, p
 
 def _not_replayed(call: Any) -> None:
     """Handlers are the program's own code: a compiled call that asks one never runs without its Python."""
+    owner = getattr(call, "owner", None)  # None where a program is recorded for export
+    if owner is None:
+        return
     call.flushed = True
-    replay = call.owner._replay
+    replay = owner._replay
     if replay is not None:
         replay.why = replay.off = "__torch_function__ takes calls over"
 

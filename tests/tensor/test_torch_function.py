@@ -808,6 +808,16 @@ def test_a_mode_sees_replayed_calls() -> None:
     assert f._replay.replayed > replayed
 
 
+def test_export_asks_while_it_records() -> None:
+    cls, log = logged(graphc)
+    net = graphc.nn.Linear(2, 2)
+    net.weight = graphc.nn.Parameter(graphc.ones(2, 2).as_subclass(cls))
+    log.clear()
+    program = graphc.export.export(net, (graphc.ones(3, 2),))
+    assert ("torch.nn.linear", ["Logged"]) in log
+    assert np.allclose(program.module()(graphc.ones(3, 2)).tolist(), net(graphc.ones(3, 2)).tolist())
+
+
 def test_deepcopy_keeps_type_and_attributes() -> None:
     cls = metadata(graphc)
     m = cls([1.0, 2.0], meta=[1])
