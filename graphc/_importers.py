@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 from importlib.machinery import ModuleSpec
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 from .tensor_overriding import SWITCH
 
-_seen: set[CodeType] = set()  # code of modules already looked at
+_seen: weakref.WeakSet[CodeType] = weakref.WeakSet()  # code of modules already looked at
 
 
 class _Spec(ModuleSpec):
@@ -40,6 +41,8 @@ def importer(frame: FrameType | None) -> None:
         frame = frame.f_back
     if frame is None or SWITCH.kept or frame.f_code in _seen or frame.f_code.co_flags & inspect.CO_NEWLOCALS:
         return  # a function's import: what the function defines may never exist
+    if frame.f_globals.get("__name__", "").startswith(f"{__package__}."):
+        return
     _seen.add(frame.f_code)
     if defines_override(frame.f_code):
         SWITCH.need()
