@@ -183,7 +183,7 @@ def _make_room(more: int) -> None:
     sizes = {key: len(getattr(plan, "recorded", plan).nodes) for key, plan in [*PLANS.items()]}
     total, count = sum(sizes.values()) + more, len(sizes)
     for key, size in sizes.items():
-        if count < _PLAN_LIMIT and total <= _NODE_LIMIT * 3 // 4:
+        if count <= _PLAN_LIMIT * 3 // 4 and total <= _NODE_LIMIT * 3 // 4:  # a quarter goes, so that this is rare
             break
         total, count = total - size, count - 1
         plan = PLANS.pop(key)
