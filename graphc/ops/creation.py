@@ -10,7 +10,7 @@ from .. import dtypes
 from ..device import device as Device
 from ..device import require
 from ..dtypes import dtype as DType
-from ..errors import ArgumentError, AutogradError, DTypeError
+from ..errors import ArgumentError, ArgumentTypeError, AutogradError, DTypeError
 from ..ir import build as P
 from ..ir.node import SharedValue, aval, leaf_value
 from ..ir.tape import alias_value
@@ -259,11 +259,15 @@ def new_tensor(self: Tensor, data: Any, *, dtype: DType | None = None, device: A
     return tensor(data, dtype=dtype or self.dtype, device=where, requires_grad=requires_grad)
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
+def arange(start: Any = None, end: Any = None, step: Any = 1, *, out: Tensor | None = None, dtype: DType | None = None,
            layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """start, start+step, ... below end; int64 when all arguments are integers."""
     if end is None:
+        if start is None:
+            raise ArgumentTypeError("arange() received an invalid combination of arguments: argument 'end' is missing")
         start, end = 0, start
+    elif start is None:
+        start = 0
     dtype = None if dtype is None else dtypes.as_dtype(dtype)
     start, end, step = [x.item() if isinstance(x, Tensor) else x for x in (start, end, step)]
     if dtype is dtypes.int64:  # this dtype alone cuts the ends to integers first, as in PyTorch

@@ -116,7 +116,7 @@ def _check_range(low: int, high: int, dt: DType) -> None:
         raise AutogradError(f"to - 1 is out of bounds for {dt.name}: {high - 1} is not in [{least}, {most}]")
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
+def randint(low: int = 0, high: Any = None, size: Any = None, *, generator: Generator | None = None, out: Tensor | None = None,
             dtype: DType | None = None, layout: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Integers in [low, high)."""
     if size is None and isinstance(high, (tuple, list)):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..dtypes import dtype as DType
 from ..errors import ArgumentTypeError, AutogradError, ShapeError
 from ..ir import build as P
 from ..ir.recorder import state as recording
@@ -41,11 +42,11 @@ def _viewable(t: Tensor, shape: tuple[int, ...]) -> bool:
     return reshape_strides(t._v.aval.shape, a.geometry()[0], shape) is not None
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
     """The same data under another shape (or dtype), sharing storage. Raises RuntimeError when strides forbid it."""
-    from ..dtypes import dtype
-
-    if len(shape) == 1 and isinstance(shape[0], dtype):
+    if not shape:
+        shape = (size if dtype is None else dtype,) if size is not None or dtype is not None else ()
+    if len(shape) == 1 and isinstance(shape[0], DType):
         return input if shape[0] is input.dtype else input._view("bitcast", (shape[0],))
     new = infer_size(shape_arg(shape), input.numel())
     if not _viewable(input, new):
@@ -54,11 +55,11 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     return input._view("reshape", (new,))
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     """Another shape; a view when strides allow it, else a copy."""
     if not isinstance(input, Tensor):
         raise ArgumentTypeError(f"reshape(): argument 'input' must be Tensor, not {type(input).__name__}")
-    new = infer_size(shape_arg(shape), input.numel())
+    new = infer_size(shape_arg(sizes if shape is None else (shape,)), input.numel())
     if _viewable(input, new):
         return input._view("reshape", (new,))
     return wrap(P.reshape(val(input), new))
@@ -96,9 +97,9 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return reshape(input, (*sh[:d], *infer_size(shape_arg((sizes,)), sh[d]), *sh[d + 1:]))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     """Reorder dimensions (view)."""
-    ds = shape_arg(dims)
+    ds = shape_arg(axes if dims is None else (dims,))
     n = input.ndim
     if len(ds) != n:
         raise ShapeError("permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
@@ -120,7 +121,12 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return input._view("permute", (tuple(perm),))
 
 
-swapaxes = swapdims = transpose
+swapdims = transpose
+
+
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """:func:`transpose` under NumPy's name."""
+    return transpose(input, axis0, axis1)
 
 
 def t(input: Tensor) -> Tensor:
@@ -179,9 +185,9 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return input._view("reshape", ((*sh[:d], 1, *sh[d:]),))
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
+def expand(input: Tensor, *sizes: Any, size: Any = None, implicit: bool = False) -> Tensor:
     """Repeat dimensions of size 1 without copying; -1 keeps a size."""
-    want = shape_arg(sizes)
+    want = shape_arg(sizes if size is None else (size,))
     sh = tuple(input.shape)
     lead = len(want) - len(sh)
     if lead < 0:
@@ -205,7 +211,9 @@ def expand_as(input: Tensor, other: Tensor) -> Tensor:
     return expand(input, tuple(other.shape))
 
 
-broadcast_to = expand
+def broadcast_to(input: Tensor, *sizes: Any, size: Any = None, shape: Any = None) -> Tensor:
+    """:func:`expand` under NumPy's name."""
+    return expand(input, *sizes, size=shape if size is None else size)
 
 
 def broadcast_shapes(*shapes: Any) -> Size:
@@ -222,9 +230,9 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple([expand(x, tuple(shape)) for x in tensors])
 
 
-def repeat(input: Tensor, *sizes: Any) -> Tensor:
+def repeat(input: Tensor, *sizes: Any, repeats: Any = None) -> Tensor:
     """Tile the tensor (copy)."""
-    reps = shape_arg(sizes)
+    reps = shape_arg(sizes if repeats is None else (repeats,))
     v = val(input)
     sh = v.aval.shape
     lead = len(reps) - len(sh)
@@ -236,8 +244,9 @@ def repeat(input: Tensor, *sizes: Any) -> Tensor:
     return wrap(P.reshape(v, tuple([r * d for r, d in zip(reps, sh)])))
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
-    reps = shape_arg(dims)
+def tile(input: Tensor, *sizes: Any, dims: Any = None) -> Tensor:
+    """:func:`repeat`, where missing leading counts are 1."""
+    reps = shape_arg(sizes if dims is None else (dims,))
     return repeat(input, (1,) * (input.ndim - len(reps)) + reps)
 
 
