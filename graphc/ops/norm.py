@@ -7,7 +7,7 @@ from typing import Any
 from .. import dtypes
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..ir import build as P
-from ..ir.composites._common import acc_dtype
+from ..ir.composites._common import acc_dtype, wide
 from ..ir.node import Value
 from ..ir.optable import OPS
 from ..ir.recorder import apply, state
@@ -192,6 +192,9 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
 # ------------------------------------------------------------------------------------------------------------ p-norms
 def p_norm(x: Value, p: float, axes: tuple[int, ...], keepdim: bool) -> Value:
     """``sum(|x|^p)^(1/p)`` with gradient 0 where the norm is 0; ``p`` may be infinite or 0."""
+    w = wide(x)
+    if w is not x:  # powers need not fit 16 bits
+        return P.cast(p_norm(w, p, axes, keepdim), x.aval.dtype)
     if p == math.inf or p == -math.inf:
         return P.reduce("max" if p > 0 else "min", P.abs(x), axes, keepdim)
     if p == 0:

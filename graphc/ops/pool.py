@@ -9,6 +9,7 @@ import numpy as np
 from ..dtypes import int64
 from ..errors import AutogradError, ShapeError
 from ..ir import build as P
+from ..ir.composites._common import wide
 from ..ir.composites.pool import flat_argmax
 from ..ir.node import Value
 from ..ir.optable import OPS
@@ -183,7 +184,7 @@ def _adaptive_avg(n: int, input: Tensor, output_size: Any) -> Tensor:
         if m and size % m == 0:
             sh = v.aval.shape
             v = P.reshape(v, (*sh[:axis], m, size // m, *sh[axis + 1:]))
-            v = P.div(P.reduce("add", v, (axis + 1,)), float(size // m))
+            v = P.cast(P.div(P.reduce("add", wide(v), (axis + 1,)), float(size // m)), v.aval.dtype)
             continue
         weights = np.zeros((m, size), v.aval.dtype.np)
         for j, (a, b) in enumerate(_cells(size, m)):

@@ -8,6 +8,7 @@ from .. import dtypes
 from ..dtypes import bool_, dtype, int64
 from ..errors import ArgumentError, AutogradError, DimError, DTypeError
 from ..ir import build as P
+from ..ir.composites._common import wide
 from ..ir.node import Value
 from ..tensor import Tensor, wrap
 from ._common import binary_values, float_value, norm_dim, norm_dims, numpy_names, result, to_out, val
@@ -44,10 +45,11 @@ def _count(v: Value, axes: tuple[int, ...]) -> int:
 
 
 def mean_value(v: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
-    """Mean at the level of Values; an empty mean is NaN."""
+    """Mean at the level of Values; an empty mean is NaN. 16-bit floats are summed and divided in float32: neither the sum nor
+    the count need fit them."""
     n = _count(v, axes)
-    s = P.reduce("add", v, axes, keepdim)
-    return P.div(s, float(n)) if n else P.mul(s, math.nan)
+    s = P.reduce("add", wide(v), axes, keepdim)
+    return P.cast(P.div(s, float(n)) if n else P.mul(s, math.nan), v.aval.dtype)
 
 
 @numpy_names
@@ -72,8 +74,8 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: dty
         raise DTypeError(f"nanmean(): expected a floating point or complex dtype, got {v.aval.dtype.name}")
     axes = norm_dims(dim, v.aval.ndim)
     ok = P.logical_not(P.isnan(v))
-    s = P.reduce("add", P.where(ok, v, P.zeros_like(v)), axes, keepdim)
-    return to_out(out, P.div(s, P.reduce("add", P.cast(ok, v.aval.dtype), axes, keepdim)))
+    s = P.reduce("add", wide(P.where(ok, v, P.zeros_like(v))), axes, keepdim)
+    return to_out(out, P.cast(P.div(s, P.reduce("add", P.cast(ok, s.aval.dtype), axes, keepdim)), v.aval.dtype))
 
 
 @numpy_names
@@ -206,7 +208,8 @@ def count_nonzero(input: Tensor, dim: Any = None, *dims: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- variance and norms
 def var_value(v: Value, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Value, Value]:
     """(variance, mean) by the two-pass formula; both with ``keepdim`` applied."""
-    n = _count(v, axes)
+    n, dt = _count(v, axes), v.aval.dtype
+    v = wide(v)
     m = mean_value(v, axes, True)
     d = P.sub(v, m)
     s = P.reduce("add", P.mul(d, d), axes, keepdim)
@@ -214,7 +217,7 @@ def var_value(v: Value, axes: tuple[int, ...], correction: float, keepdim: bool)
     var = P.div(s, float(dof)) if dof > 0 else P.div(s, 0.0)
     if not keepdim:
         m = P.reshape(m, var.aval.shape)
-    return var, m
+    return P.cast(var, dt), P.cast(m, dt)
 
 
 def _var_args(dim: Any, unbiased: Any, correction: Any) -> tuple[Any, float]:
@@ -295,6 +298,9 @@ def logsumexp(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Ten
 
 def norm_value(v: Value, p: float, axes: tuple[int, ...], keepdim: bool) -> Value:
     """Vector p-norm of a Value; the gradient of the 2-norm at 0 is 0."""
+    w = wide(v)
+    if w is not v:  # powers need not fit 16 bits
+        return P.cast(norm_value(w, p, axes, keepdim), v.aval.dtype)
     a = P.abs(v)
     if p == math.inf:
         return P.reduce("max", a, axes, keepdim)
