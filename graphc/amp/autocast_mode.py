@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,9 @@ class autocast:
         self.device, self._enabled = device_type, enabled
         self.fast_dtype = dtype if dtype is not None else _DEFAULT[device_type]
         if enabled and self.fast_dtype not in (bfloat16, float16):
-            raise RuntimeError(f"autocast computes in bfloat16 or float16, got {self.fast_dtype}")
+            warnings.warn(f"In {device_type.upper()} autocast, but the target dtype is not supported. Disabling autocast. "
+                          f"It computes in bfloat16 or float16, got {self.fast_dtype}", stacklevel=2)
+            self._enabled = False
         self._before: list[dict[str, Any]] = []
 
     def __enter__(self) -> autocast:

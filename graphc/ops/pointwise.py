@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import dtypes
 from ..dtypes import bool_
-from ..errors import AutogradError, DTypeError
+from ..errors import ArgumentTypeError, AutogradError, DTypeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
@@ -29,16 +29,29 @@ def _fast(op: Any, name: str, a: Any, b: Any) -> Tensor:
     return wrap(apply(op, binary_values(name, a, b)))
 
 
-def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
+def _factor_first(name: str, given: tuple[Any, ...], *tensors: Any) -> tuple[Any, ...]:
+    """PyTorch's first spelling, ``x.add_(alpha, other)`` and ``x.addcmul_(value, a, b)``, which programs of its time use."""
+    factor, *rest = (*tensors, *given)
+    if len(given) != 1 or isinstance(factor, Tensor):
+        takes = len(tensors) + 1
+        raise ArgumentTypeError(f"{name}() takes {takes} positional arguments but {takes + len(given)} were given")
+    return factor, *rest
+
+
+def add(input: Any, other: Any, *old: Any, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
     """``input + alpha * other`` with broadcasting and type promotion."""
+    if old:
+        alpha, other = _factor_first("add", old, other)
     if alpha == 1 and out is None:
         return _fast(ADD, "add", input, other)
     x, y = binary_values("add", input, other)
     return to_out(out, P.add(x, y if alpha == 1 else P.mul(y, to_dtype(alpha, y.aval.dtype))))
 
 
-def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
+def sub(input: Any, other: Any, *old: Any, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
     """``input - alpha * other``."""
+    if old:
+        alpha, other = _factor_first("sub", old, other)
     x, y = binary_values("sub", input, other)
     if _is_bool(input) or _is_bool(other):
         raise DTypeError("Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a "
@@ -345,13 +358,17 @@ def lerp(input: Tensor, end: Tensor, weight: Any, *, out: Tensor | None = None) 
     return to_out(out, P.add(a, P.mul(to_dtype(operand(weight, "lerp"), a.aval.dtype), P.sub(b, a))))
 
 
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Tensor | None = None) -> Tensor:
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *old: Any, value: Any = 1, out: Tensor | None = None) -> Tensor:
     """``input + value * tensor1 * tensor2``."""
+    if old:
+        value, tensor1, tensor2 = _factor_first("addcmul", old, tensor1, tensor2)
     return to_out(out, val(add(input, mul(tensor1, tensor2), alpha=value)))
 
 
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1, out: Tensor | None = None) -> Tensor:
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *old: Any, value: Any = 1, out: Tensor | None = None) -> Tensor:
     """``input + value * tensor1 / tensor2``."""
+    if old:
+        value, tensor1, tensor2 = _factor_first("addcdiv", old, tensor1, tensor2)
     return to_out(out, val(add(input, div(tensor1, tensor2), alpha=value)))
 
 
