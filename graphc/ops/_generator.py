@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import struct
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Generator:
     def reserve(self, words: int) -> int:
         """Offset of ``words`` fresh words."""
         at = self._offset
-        self._offset = (at + -(-words // 4)) & 0xFFFFFFFFFFFFFFFF
+        self._offset = (at + -(-index(words) // 4)) & 0xFFFFFFFFFFFFFFFF
         return at
 
     def __repr__(self) -> str:

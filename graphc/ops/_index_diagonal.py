@@ -1,6 +1,7 @@
 """Triangles and diagonals of matrices."""
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def diag(input: Tensor, diagonal: int = 0, *, out: Tensor | None = None) -> Tens
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the last dimension of ``input`` on a diagonal, zero elsewhere."""
-    v = val(input)
+    v, offset = val(input), index(offset)
     if v.aval.ndim == 0:
         raise ShapeError("diag_embed: the input must have at least one dimension")
     n, nd = v.aval.shape[-1], v.aval.ndim

@@ -180,3 +180,12 @@ def test_convolution_of_an_empty_batch(shape: tuple[int, ...]) -> None:
     y = m(graphc.zeros(*shape))
     y.sum().backward()
     assert y.shape == (0, 3, *[d - 1 for d in shape[2:]]) and not m.weight.grad.any()
+
+
+def test_a_diagonal_chosen_by_a_tensor() -> None:
+    """An offset given as a tensor is read; it must not get into the program as an attribute."""
+    x = graphc.ones(3)
+    np.testing.assert_array_equal(graphc.diagflat(x, graphc.tensor(1)).numpy(), np.diag(np.ones(3), 1))
+    with pytest.raises(TypeError):
+        graphc.diag_embed(x, offset=1.0)
+    assert float(x.sum()) == 3

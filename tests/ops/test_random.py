@@ -447,3 +447,13 @@ def test_gumbel_softmax_is_finite_and_hard() -> None:
     y = F.gumbel_softmax(graphc.zeros(5000, 4), hard=True)
     assert bool(graphc.isfinite(y).all()) and y.sum(1).tolist() == pytest.approx([1] * 5000, abs=1e-5)
     assert np.abs(y.mean(0).numpy() - 0.25).max() < 0.03
+
+
+def test_a_count_that_is_no_integer_spoils_nothing() -> None:
+    """It is refused before the generator moves."""
+    from graphc.ops._generator import default_generator
+
+    before = default_generator._offset
+    with pytest.raises(TypeError):
+        default_generator.reserve(2.5)  # type: ignore[arg-type]
+    assert default_generator._offset == before and graphc.rand(2).shape == (2,)
