@@ -407,6 +407,12 @@ class Tensor(TensorInfo):
     __str__ = __repr__
 
     # ---------------------------------------------------------------------------------------------- copies and pickling
+    def __copy__(self) -> Any:
+        """A leaf over the same memory, with this tensor's own attributes."""
+        out = make_alias(self, type(self), self.requires_grad)
+        out.__dict__.update(self.__dict__)
+        return out
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) in memo:
             return memo[id(self)]
