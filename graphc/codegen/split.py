@@ -32,7 +32,9 @@ def split_reductions(graph: Graph) -> Graph:
         ins = tuple([new[s] for s in node.ins])
         length = chain(node)
         if length > CHAIN:
-            new.append(split_node(b, *as_one_axis(b, node, ins[0]), max(PARTS, length // LINK)))
+            node, x = as_one_axis(b, node, ins[0])
+            shape = b.avals[x].shape
+            new.append(split_node(b, node, x, max(PARTS, length // LINK), max(node.attrs[1], key=shape.__getitem__)))
             continue
         if thin(node):
             new.append(split_node(b, node, ins[0]))
@@ -49,7 +51,7 @@ def thin(node: Node) -> bool:
     if x.size < SMALL or not axes or x.shape[min(axes)] < 4 or node.avals[0].dtype.is_complex:
         return False
     rows = node.avals[0].size
-    last = x.ndim - 1
+    last = innermost(x.shape)
     if last not in axes:
         rows = rows // x.shape[last] * -(-x.shape[last] // COLUMNS)
     return rows < (8 if x.size >= LARGE else 2)
@@ -63,7 +65,12 @@ def chain(node: Node) -> int:
     if kind != "add" or not axes or x.dtype not in (float32, float16, bfloat16):
         return 0
     length = x.size // max(1, node.avals[0].size)
-    return length // LANES if x.ndim - 1 in axes else length
+    return length // LANES if innermost(x.shape) in axes else length
+
+
+def innermost(shape: tuple[int, ...]) -> int:
+    """The last axis with more than one position."""
+    return max([d for d, n in enumerate(shape) if n > 1], default=0)
 
 
 def parts_of(n: int, near: int = PARTS) -> int:
@@ -83,14 +90,15 @@ def as_one_axis(b: GraphBuilder, node: Node, x: int) -> tuple[Node, int]:
     return node, x
 
 
-def split_node(b: GraphBuilder, node: Node, x: int, parts: int = PARTS) -> int:
-    """Build the two steps of a reduction of ``x``, the first in about ``parts`` parts; the slot of the result."""
+def split_node(b: GraphBuilder, node: Node, x: int, parts: int = PARTS, axis: int | None = None) -> int:
+    """Build the two steps of a reduction of ``x``, the first in about ``parts`` parts of a reduced axis (the outermost unless
+    told); the slot of the result."""
     kind, axes = node.attrs
     av = b.avals[x]
     narrow = av.dtype if av.dtype in (float16, bfloat16) and kind in ("add", "mul") else None  # others do not round
     if narrow is not None:
         x = b.emit(OPS["cast"], (x,), (float32,), node.loc)
-    axis = min(axes)
+    axis = min(axes) if axis is None else axis
     n = av.shape[axis]
     s = parts_of(n, parts) if n > parts else n
     main = n if s else n - n % parts
@@ -101,12 +109,12 @@ def split_node(b: GraphBuilder, node: Node, x: int, parts: int = PARTS) -> int:
     shape = b.avals[x].shape
     if s < main:
         x = b.emit(OPS["reshape"], (x,), ((*shape[:axis], s, main // s, *shape[axis + 1:]),), node.loc)
-        inner = tuple([axis + 1, *[a + 1 for a in axes if a != axis]])
+        inner = tuple(sorted([axis + 1, *[a + (a > axis) for a in axes if a != axis]]))
     else:
         inner = tuple([a for a in axes if a != axis])
     if inner:
         x = b.emit(OPS["reduce"], (x,), (kind, inner), node.loc)
-    out = b.emit(OPS["reduce"], (x,), (kind, (axis,)), node.loc)
+    out = b.emit(OPS["reduce"], (x,), (kind, (axis - sum([a < axis for a in inner]),)), node.loc)
     if rest is not None:
         out = b.emit(OPS[_BINARY[kind]], (out, rest), (), node.loc)
     return out if narrow is None else b.emit(OPS["cast"], (out,), (narrow,), node.loc)
