@@ -158,6 +158,11 @@ def get_num_threads() -> Any:
     return threads.get_num_threads()
 
 
+def _assert(condition: Any, message: str) -> None:
+    """``assert`` as a call, for programs that are traced elsewhere."""
+    assert condition, message
+
+
 def typename(obj: Any) -> str:
     """Name of an object's type, with PyTorch's spelling for tensors."""
     return obj.type() if isinstance(obj, Tensor) else f"{type(obj).__module__}.{type(obj).__qualname__}"
