@@ -127,6 +127,8 @@ class Module(TreeMixin, ConvertMixin, HookMixin):
             found = own.get(registry)
             if found is not None and name in found:
                 return found[name]
+        if name == "_orig_mod" and self._compiled_call_impl is not None:  # torch.compile(module) compiles in place
+            return self
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -34,6 +34,17 @@ def test_follows_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert differences(execute(program, "graphc", mode), reference, rtol) == [], mode
 
 
+def test_checkpoints_of_compiled_modules_are_plain() -> None:
+    net = graphc.nn.Linear(2, 1)
+    assert not hasattr(net, "_orig_mod")
+    compiled = graphc.compile(net)
+    state = compiled._orig_mod.state_dict()
+    for k in list(state):
+        if k.startswith("_orig_mod."):
+            state[k.removeprefix("_orig_mod.")] = state.pop(k)
+    assert list(state) == ["weight", "bias"] and graphc.nn.Linear(2, 1).load_state_dict(state).missing_keys == []
+
+
 def idiom(line: str, torch: Any) -> str:
     """What a line of statements, separated by " ;; ", prints: the last, if it is an expression, its value."""
     r = np.random.RandomState(0)
