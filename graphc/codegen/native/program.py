@@ -368,14 +368,21 @@ class Program:
     # ------------------------------------------------------------------------------------------------------- execution
     def __call__(self, bindings: list[Any], free: Collection[int] = ()) -> list[Any]:
         """``free`` are the binding numbers (of :attr:`donors`) that nobody else holds: they may be overwritten."""
-        with memory.Running.lock:
-            if memory.Running.now:  # in this thread: a signal's handler or the end of some object computes something
-                return self.interpreted(bindings)
-            memory.Running.now = True
-            try:
-                return self.run(bindings, free)
-            finally:
-                memory.Running.now = False
+        out: list[Any] | None = None
+        try:
+            with memory.Running.lock:
+                if memory.Running.now:  # in this thread: a signal's handler or the end of some object computes something
+                    return self.interpreted(bindings)
+                memory.Running.now = True
+                try:
+                    out = self.run(bindings, free)
+                finally:
+                    memory.Running.now = False
+            return out
+        except BaseException as error:
+            if out is not None:  # Ctrl-C when the lock was given back
+                note_finished(error, self, out)
+            raise
 
     def timed(self, bindings: list[Any]) -> list[tuple[str, float]]:
         """Run once, wave by wave, overwriting nothing: (kernels of the wave or library call, seconds), in order."""
