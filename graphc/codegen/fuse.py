@@ -39,6 +39,7 @@ SHORT = 16  # elements of a window
 TINY, REACH = 1 << 16, 8  # elements of groups that are merged to start fewer kernels, and how many such groups are looked at
 TOGETHER = 16  # values such a kernel may read: each takes registers
 MAX_JOINED = 4  # operands of a concat that is folded into its reader
+MAX_GUARDS = 16  # of the movement ops behind a value: a tensor that grows by concatenation would become one endless condition
 SHRINKS = 4  # times fewer bytes that a group stores than it reads, so that running it early saves memory
 _INT_CHECKED = ("fmod", "remainder", "floordiv")  # on integers: divisors must be looked at, a library call does
 _SCALAR_CHAIN = 16  # host-scalar ops folded into each reader
@@ -113,6 +114,7 @@ class Partition:
         self.sources: list[frozenset[int]] = []  # slot -> slots of grouped nodes and leaves it is made of
         self.waits: dict[int, frozenset[int]] = {}  # folded slot -> grouped slots that must be complete before it is read
         self.chain: dict[int, int] = {}  # folded host-scalar slot -> length of its chain
+        self.guards: dict[int, int] = {}  # folded slot -> guards of the movement ops it is made by
         self.rejected: list[str] = []
         self.outputs = set(graph.outputs)
         self.alone = self.outputs - {s for n in graph.nodes for s in n.ins} if gather else set()  # outputs nobody reads
@@ -131,8 +133,11 @@ class Partition:
         if op.kind == "leaf":
             self.sources.append(frozenset((node.slot,)))
             return
-        if _foldable(node) or node.slot not in self.alone and self.is_scalar_chain(node):
+        guards = sum([self.guards.get(s, 0) for s in node.ins])
+        guards += len(node.ins) - 1 if op.name == "concat" else op.name == "pad"
+        if _foldable(node) and guards <= MAX_GUARDS or node.slot not in self.alone and self.is_scalar_chain(node):
             self.folded.add(node.slot)
+            self.guards[node.slot] = guards
             gates = self.sources[node.ins[1]] if node.op is AFTER else frozenset()
             parts = node.ins[:1] if node.op is AFTER else node.ins
             self.sources.append(frozenset().union(*[self.sources[s] for s in parts]))
