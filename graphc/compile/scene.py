@@ -15,8 +15,7 @@ import inspect
 import sys
 import types
 import weakref
-from collections.abc import Iterator
-from operator import attrgetter, getitem, is_
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..device import device
@@ -337,34 +336,51 @@ def first_change(guards: list[tuple[int, Any, Any, Any]], live: frozenset[int] |
 
 
 class Watch:
-    """Guards in columns, compared without a step of Python per guard; only a difference is looked at closely."""
+    """Guards as one function of Python's, a comparison each; only a difference is looked at closely."""
 
     def __init__(self, guards: list[tuple[int, Any, Any, Any]], live: frozenset[int]):
         self.guards, self.live = guards, live
-        self.rates = [(c, k) for kind, c, k, _ in guards if kind == RATE and id(c) in live]
-        items = [g[1:] for g in guards if g[0] in (ITEM, VALUE) or g[0] == RATE and id(g[1]) not in live]
-        self.containers, self.keys, self.wants = ([g[i] for g in items] for i in range(3))
-        empty = [g for g in guards if g[0] == EMPTY]
-        self.owners, self.names = [g[1] for g in empty], [g[2] for g in empty]
-        cells = [g for g in guards if g[0] in (CELL, CELL_VALUE)]
-        self.cells, self.contents = [g[1] for g in cells], [g[3] for g in cells]
-        sized = [g for g in guards if g[0] == LENGTH]
-        self.sized, self.sizes = [g[1] for g in sized], [g[3] for g in sized]
+        self.same: Callable[[], bool] | None = None
 
     def changed(self) -> str:
         """As :func:`first_change`."""
+        if self.same is None:
+            self.same = compiled(self.guards, self.live)
         try:
-            if (all(map(is_, map(getitem, self.containers, self.keys), self.wants))
-                    and not any(map(getitem, self.owners, self.names)) and [*map(len, self.sized)] == self.sizes
-                    and (not self.cells or all(map(is_, map(_contents, self.cells), self.contents)))
-                    and (not self.rates or all([type(c[k]) is float for c, k in self.rates]))):
+            if self.same():
                 return ""
         except (LookupError, ValueError, TypeError):
             pass
         return first_change(self.guards, self.live)
 
 
-_contents = attrgetter("cell_contents")
+def compiled(guards: list[tuple[int, Any, Any, Any]], live: frozenset[int]) -> Callable[[], bool]:
+    """A function that tells whether every place holds the very object it held. (One of equal value is a difference to it.)"""
+    names: dict[int, str] = {}
+    objects: dict[str, Any] = {}
+
+    def name(x: Any) -> str:
+        found = names.get(id(x))
+        if found is None:
+            found = names[id(x)] = f"v{len(names)}"
+            objects[found] = x
+        return found
+
+    tests: dict[str, None] = {}  # in order, each once
+    for kind, c, k, want in guards:
+        if kind == LENGTH:
+            test = f"len({name(c)}) == {want}"
+        elif kind in (CELL, CELL_VALUE):
+            test = f"{name(c)}.cell_contents is {name(want)}"
+        else:
+            place = f"{name(c)}[{repr(k) if type(k) in (str, int) else name(k)}]"
+            if kind == EMPTY:
+                test = f"not {place}"
+            else:
+                test = f"type({place}) is float" if kind == RATE and id(c) in live else f"{place} is {name(want)}"
+        tests[test] = None
+    exec(f"def same(): return ({' and '.join(tests) or True})", objects)
+    return objects["same"]  # type: ignore[no-any-return]
 
 
 def _short(x: Any) -> str:
