@@ -14,7 +14,8 @@ from .devices import on_devices
 from .meta import MetaPlan, has_meta
 
 SMALL = 4096  # elements; programs below stay on NumPy: starting the compiler would cost more
-MANY, THIN = 512, 64  # so do programs of more nodes than this with fewer elements than this each: thousands of tiny kernels
+# So do programs of more nodes than this with fewer elements than this each: thousands of kernels not worth their printing.
+THIN = ((512, 64), (1536, 2048))
 
 
 def backend_name(graph: Graph) -> str:
@@ -25,8 +26,8 @@ def backend_name(graph: Graph) -> str:
     if config.BACKEND:
         return config.BACKEND
     work, nodes = sum(a.size for n in graph.nodes for a in n.avals), len(graph.nodes)
-    scattered = nodes > MANY and work < THIN * nodes
-    return "native" if work >= SMALL and not scattered and _native_available() else "numpy"
+    least = max([SMALL, *[each * nodes for many, each in THIN if nodes > many]])
+    return "native" if work >= least and _native_available() else "numpy"
 
 
 class _Native:

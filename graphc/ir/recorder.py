@@ -73,6 +73,8 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
         slots = tuple([v.slot if v.region is reg else _bind(reg, v) for v in ins])
     node = reg.cursor.next
     if node is None or node.op is not op or node.ins != slots or node.attrs != attrs:
+        if _abandoned(reg, ins):
+            return apply(op, ins, attrs)
         node = _advance(reg.cursor, op, slots, attrs, ins)
     reg.cursor = node
     if op.n_out == 1:
@@ -87,6 +89,21 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
             _pressure(reg)
         return out
     return _apply_multi(op, ins, node, reg)
+
+
+def _abandoned(reg: Region, ins: tuple[Value, ...] = ()) -> bool:
+    """Whether nothing of a region can be asked for any more, where the program goes on as it did not before: then a new region
+    begins, so that a program that is run again is followed from its start, whatever was left pending before it. ``ins``: values
+    in use, maybe scalars."""
+    live = reg.live
+    if not live or reg.must_flush or state.tracing or state.hold or state.walks or any([v.region is reg for v in ins]):
+        return False
+    while live and live[-1]() is None:
+        live.pop()
+    if live:
+        return False
+    state.region = Region()
+    return True
 
 
 def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tuple[Value, ...]:
@@ -160,6 +177,8 @@ def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
     start, key = reg.cursor, (SCALAR, av, len(numbers))
     known = start.blocks.get(key) if start.blocks is not None else None
     if known is None:
+        if start.op is not SCALAR and _abandoned(reg):
+            return scalars(numbers, dt)
         node, slots = start, []
         for _ in numbers:
             after = node.next

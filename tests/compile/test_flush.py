@@ -143,3 +143,40 @@ def test_plans_of_shapes_that_never_come_again_are_forgotten(monkeypatch: pytest
     gc.collect()
     assert len(flushing.PLANS) > 4 and sum(r() is not None for r in alive) == len(flushing.PLANS)
     assert run(3) == 3 and len(flushing.PLANS) > 4
+
+
+def test_a_program_is_followed_from_its_start_whatever_was_left_pending() -> None:
+    """Gradients nobody reads stay pending; what comes then must not be a new program every time."""
+
+    def program() -> None:
+        c = graphc.rand(7, requires_grad=True)
+        out = (c.sin() * 2.0 + 1).sum()
+        out.backward()
+
+    def built() -> int:
+        before = recorder.counters["plans_built"]
+        program()
+        float(graphc.full((3,), 2.0).sum())
+        program()
+        return recorder.counters["plans_built"] - before
+
+    built(), built()
+    assert built() == 0
+    x = graphc.full((3,), 2.0, requires_grad=True)
+    edge = (x * 3.0).grad_fn  # saves the scalar; its result is gone
+    y = graphc.full((2,), 1.0) + 1
+    assert float(y.sum()) == 4 and edge is not None
+
+
+def test_elements_written_one_by_one_are_not_thousands_of_kernels() -> None:
+    recorder.PLANS.clear()
+    table = graphc.zeros(40, 40)
+    for i in range(1, 40):
+        for j in range(1, 40):
+            table[i, j] = graphc.min(graphc.stack([table[i - 1, j], table[i, j - 1], table[i - 1, j - 1]])) + 1
+    want = np.zeros((40, 40))
+    for i in range(1, 40):
+        for j in range(1, 40):
+            want[i, j] = min(want[i - 1, j], want[i, j - 1], want[i - 1, j - 1]) + 1
+    np.testing.assert_array_equal(table.numpy(), want)
+    assert not any(type(p.run).__name__ == "Program" and len(p.graph.nodes) > 3000 for p in recorder.PLANS.values())
