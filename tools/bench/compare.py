@@ -1,10 +1,10 @@
-"""Training steps and memory-bound kernels beside PyTorch, torch.compile, JAX and tinygrad on the CPU.
+"""Training steps and memory-bound kernels beside PyTorch, torch.compile, JAX, MLX and tinygrad on the CPU.
 
     python tools/bench/compare.py [--workloads mlp,gpt] [--systems torch,graphc] [--rounds N] [--quick] [--write]
 
 Each system runs each workload in a process of its own; processes not being timed are stopped. Before timing, the first losses
 (or outputs) must agree with PyTorch eager, else the row is marked WRONG and gets no figure. A peer that is not installed is
-skipped with the reason. Peers may live in another environment: ``--python-for jax=/opt/peers/bin/python`` (groups: torch, jax,
+skipped with the reason. Peers may live in another environment: ``--python-for jax=/opt/peers/bin/python`` (groups: torch, jax, mlx,
 tinygrad, numpy, graphc; or ``peers=`` for all but graphc) or ``GRAPHC_BENCH_PYTHON_JAX`` and so on. ``--write`` merges the rows into
 ``results.json`` and puts the tables into ``RESULTS.md``; ``--render`` only does the latter.
 """

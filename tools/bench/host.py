@@ -1,4 +1,4 @@
-"""Host cost: what recording, looking up and flushing a program costs in Python, beside PyTorch and tinygrad.
+"""Host cost: what recording, looking up and flushing a program costs in Python, beside PyTorch, JAX, MLX and tinygrad.
 
     python tools/bench/host.py [--write]
 
@@ -181,7 +181,7 @@ def host_rows() -> list[tuple[str, str]]:
             if found:
                 rows.append((f"host cost beyond kernels, {title}: graphc, {how}", f"{found['beyond_us']:.0f} us"))
     reference: list[float] | None = None
-    for system in ("torch", "torch_compile", "jax", "tinygrad", "graphc_compile", systems.REPLAY):
+    for system in ("torch", "torch_compile", "jax", "mlx", "tinygrad", "graphc_compile", systems.REPLAY):
         title = "graphc, replay" if system == systems.REPLAY else systems.SYSTEMS[system][0]
         found = workload(system, "mlp", True, 60 if system == "tinygrad" else 1000)
         if found:

@@ -12,13 +12,14 @@ SYSTEMS = {  # name -> (column title, interpreter group for --python-for and GRA
     "torch_fused": ("torch, fused optimizer", "torch"),
     "torch_compile": ("torch.compile", "torch"),
     "jax": ("jax.jit", "jax"),
+    "mlx": ("mx.compile", "mlx"),
     "tinygrad": ("tinygrad", "tinygrad"),
     "numpy": ("NumPy by hand", "numpy"),
     "graphc": ("graphc eager", "graphc"),
     "graphc_compile": ("graphc.compile", "graphc"),
 }
 REPLAY = "graphc_replay"  # graphc.compile(mode="replay"), measured in host.py only
-PACKAGES = {"torch": ["torch"], "jax": ["jax", "jaxlib"], "tinygrad": ["tinygrad"], "numpy": ["numpy"], "graphc": ["numpy", "llvmlite"]}
+PACKAGES = {"torch": ["torch"], "jax": ["jax", "jaxlib"], "mlx": ["mlx"], "tinygrad": ["tinygrad"], "numpy": ["numpy"], "graphc": ["numpy", "llvmlite"]}
 NEW_BATCH = ("torch", "torch_compile", "jax", "numpy", "graphc", "graphc_compile")  # tinygrad's jit takes one shape only
 
 
@@ -79,6 +80,8 @@ def build(system: str, w: Workload, c: dict[str, Any], a: Arrays, threads: int) 
         raise Skip("no clang for its CPU back end")
     if system == "jax":
         from peers import jax_peer as peer
+    elif system == "mlx":
+        from peers import mlx_peer as peer  # type: ignore[no-redef]
     elif system == "tinygrad":
         from peers import tinygrad_peer as peer  # type: ignore[no-redef]
     else:
