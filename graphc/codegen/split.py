@@ -74,9 +74,12 @@ def innermost(shape: tuple[int, ...]) -> int:
 
 
 def parts_of(n: int, near: int = PARTS) -> int:
-    """A divisor of n near ``near``, or 0."""
-    good = [s for s in range(8, 2 * near + 1) if n % s == 0]
-    return min(good, key=lambda s: abs(s - near)) if good else 0
+    """The divisor of n nearest ``near``, from 8 on and up to twice of it, or 0. (Few are looked at: of many some divide.)"""
+    for d in range(min(near, 10_000) + 1):
+        for s in (near - d, near + d):
+            if s >= 8 and n % s == 0:
+                return s
+    return 0
 
 
 def as_one_axis(b: GraphBuilder, node: Node, x: int) -> tuple[Node, int]:

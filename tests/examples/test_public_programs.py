@@ -55,6 +55,7 @@ def idiom(line: str, torch: Any) -> str:
     scope = {"torch": torch, "nn": torch.nn, "F": torch.nn.functional, "np": np, "N": normal, "x": normal(3, 4), "y": normal(3, 4),
              "v": normal(5), "i": torch.tensor([2, 0, 1]), "b": torch.tensor([True, False, True]),
              "w": torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True), "L": torch.arange(6).view(2, 3)}
+    torch.distributions.Distribution.set_default_validate_args(True)  # tracing by PyTorch, in other tests, turns it off
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         try:
