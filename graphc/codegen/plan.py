@@ -14,8 +14,9 @@ from .devices import on_devices
 from .meta import MetaPlan, has_meta
 
 SMALL = 4096  # elements; programs below stay on NumPy: starting the compiler would cost more
-# So do programs of more nodes than this with fewer elements than this each: thousands of kernels not worth their printing.
-THIN = ((512, 64), (1536, 2048))
+# So do programs of more nodes than this with fewer elements than this each, and those where that many nodes differ: hundreds of
+# kernels (table[i, j] = ... for all i and j) not worth their printing.
+MANY, THIN, VARIED = 512, 64, 2048
 
 
 def backend_name(graph: Graph) -> str:
@@ -26,7 +27,9 @@ def backend_name(graph: Graph) -> str:
     if config.BACKEND:
         return config.BACKEND
     work, nodes = sum(a.size for n in graph.nodes for a in n.avals), len(graph.nodes)
-    least = max([SMALL, *[each * nodes for many, each in THIN if nodes > many]])
+    least = SMALL if nodes <= MANY else nodes * THIN
+    if nodes > MANY and work < nodes * VARIED and len({(n.op, n.attrs) for n in graph.nodes}) > MANY:
+        least = nodes * VARIED
     return "native" if work >= least and _native_available() else "numpy"
 
 
