@@ -339,11 +339,8 @@ def _mode_asker(public: Any, original: Callable[..., Any], name: str) -> Callabl
     def ask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if LOCAL.modes and LOCAL.all:
             return dispatch(public, name, [], args, kwargs)
-        before, LOCAL.subclasses = LOCAL.subclasses, False
-        try:
+        with DisableTorchFunctionSubclass():
             return original(*args, **kwargs)
-        finally:
-            LOCAL.subclasses = before
 
     return ask
 

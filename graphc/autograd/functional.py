@@ -49,20 +49,20 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     """
     outs = _listed(tensors)
     keep = create_graph if retain_graph is None else retain_graph
-    if inputs is None and grad_tensors is None:  # the usual case
-        roots = [t._read().gfn for t in outs]
-        ones = partial(_ones, outs)
-        engine.deliver(engine.leaf_sums(roots, ones, keep=keep, create_graph=create_graph), accumulate_grad, create_graph)
-        return
-    edges, cots = _seeds(outs, _listed(grad_tensors) if grad_tensors is not None else [None] * len(outs))
+    grads = [None] * len(outs) if grad_tensors is None else _listed(grad_tensors)
     if inputs is None:
-        engine.deliver(engine.leaf_sums(edges, cots, keep=keep, create_graph=create_graph), accumulate_grad, create_graph)
+        roots: list[Any] = [t._read().gfn for t in outs]
+        cots: Any = partial(_ones, outs)
+        if grad_tensors is not None:
+            roots, cots = _seeds(outs, grads)
+        engine.deliver(engine.leaf_sums(roots, cots, keep=keep, create_graph=create_graph), accumulate_grad, create_graph)
         return
+    roots, cots = _seeds(outs, grads)
     inputs = _listed(inputs)
     if not inputs:
         raise AutogradError("`inputs` argument to `backward()` cannot be empty.")
     wrt = [_edge_of(t) for t in inputs]
-    w = engine.walk(edges, cots, keep=keep, create_graph=create_graph, wrt=wrt)
+    w = engine.walk(roots, cots, keep=keep, create_graph=create_graph, wrt=wrt)
     for t, e in zip(inputs, wrt):
         g = w.leaves.get(e) if e.__class__ is AccumulateGrad else w.captured.get(engine.edge_key(e))
         if g is not None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ..ir.node import Aval, Node, Value
+from ..ir.picking import picker
 from ..ir.recorder import CASTS, Region, state
 from ..ir.tape import AccumulateGrad, GradNode, OutputEdge
 
@@ -29,8 +29,7 @@ class Shape(NamedTuple):
     nodes: list[tuple[int, Node]]  # of every gradient node an edge to it (~edge: to one of its outputs), and what was recorded
     same: list[tuple[int, int]]  # edges that lead where an earlier one does; -1: nowhere
     outputs: list[tuple[int, int, int]]  # edges to one of several outputs: (edge, number of the gradient node, output)
-    leaf_at: list[int]  # of every leaf an edge to it
-    pick_leaves: Callable[[Any], tuple[Any, ...]]
+    pick_leaves: Callable[[Any], tuple[Any, ...]]  # takes, of all edges, one to every leaf
 
     def match(self, roots: Sequence[Any], token: Any) -> tuple[list[GradNode], tuple[AccumulateGrad, ...]] | None:
         """Gradient nodes and leaves of a graph of this shape, all recorded in the region of ``token``; None for any other."""
@@ -147,10 +146,4 @@ def point(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> Point | No
             edges += gn.edges
         if gn is not e:
             outputs.append((at, number[gn], e.index))
-    leaf_at = [first[e] for e in leaves]
-    return Point(region, key, Shape(nodes, same, outputs, leaf_at, _picker(leaf_at)), order, leaves)
-
-
-def _picker(numbers: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:
-    """A function that takes these items of a sequence."""
-    return itemgetter(*numbers) if len(numbers) > 1 else lambda items: tuple([items[k] for k in numbers])
+    return Point(region, key, Shape(nodes, same, outputs, picker([first[e] for e in leaves])), order, leaves)

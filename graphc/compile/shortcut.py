@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from .. import dtypes
 from ..ir import recorder
 from ..ir.flush import finished, is_unheld
 from ..ir.node import Value, leaf_value
+from ..ir.picking import picker
 from ..tensor import Tensor, wrap
 from .observe import step_of
 
@@ -57,7 +57,7 @@ class Shortcut:
         n = len(place)
         at = {"constant": n, "number": n + len(o.constants)}
         order = [at[kind] + x if kind in at else x if kind != "tensor" else place[kind, id(x)] for kind, x in o.sources]
-        self.cells: Any = itemgetter(*order) if len(order) > 1 else lambda cells: (cells[order[0]],)
+        self.cells = picker(order)
         self.written = [(x, k, o.live[k][2]) for kind, x, k in o.writes if kind == "tensor"]
         self.grads = [(x, k, o.live[k][2]) for kind, x, k in o.writes if kind == "new grad"]
         self.dropped = [x for kind, x, _ in o.writes if kind == "no grad"]

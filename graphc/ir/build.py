@@ -27,9 +27,8 @@ def _constant(number: Any, dt: dtype) -> tuple[bytes, dtype]:
 
 def const(number: Any, dt: dtype) -> Value:
     """A constant of the program itself (not a run-time slot)."""
-    if number and number.__class__ in _PLAIN:  # (zeros differ in sign, and are equal)
-        return apply(OPS["const"], (), _constant(number, dt))  # type: ignore[no-any-return]
-    return apply(OPS["const"], (), (scalar_buffer(number, dt).tobytes(), dt))  # type: ignore[no-any-return]
+    known = number and number.__class__ in _PLAIN  # (zeros differ in sign, and are equal)
+    return apply(OPS["const"], (), (_constant if known else _constant.__wrapped__)(number, dt))  # type: ignore[no-any-return]
 
 
 def const_number(attrs: Any) -> Any:

@@ -85,9 +85,7 @@ def flush(reason: str = "read") -> None:
             state.region = reg
         raise
     try:
-        for v, buf in zip(live, buffers):
-            v.buffer = buf
-            v.region = None
+        _settle(live, buffers)
     except BaseException:  # Ctrl-C: the plan may have overwritten what it was made from
         _settle(live, buffers)
         raise

@@ -69,9 +69,7 @@ def _inferred(data: Any) -> DType | None:
     stack = [data]
     while stack:
         x = stack.pop()
-        if isinstance(x, (Tensor, np.ndarray)):
-            found.add(x.dtype)
-        elif isinstance(x, np.generic):
+        if isinstance(x, (Tensor, np.ndarray, np.generic)):
             found.add(x.dtype)
         elif isinstance(x, (list, tuple)):
             kinds = set(map(type, x))

@@ -108,10 +108,14 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
         start += n
     if length < 0 or start + length > n:
         raise ShapeError(f"start ({start}) + length ({length}) exceeds dimension size ({n}).")
-    sh = tuple(input.shape)
+    return input._view("slice", _span(tuple(input.shape), d, start, start + length))
+
+
+def _span(sh: tuple[int, ...], d: int, start: int, stop: int) -> tuple[tuple[int, ...], ...]:
+    """A slice's attributes for part of one dimension."""
     starts, stops = [0] * len(sh), list(sh)
-    starts[d], stops[d] = start, start + length
-    return input._view("slice", (tuple(starts), tuple(stops), (1,) * len(sh)))
+    starts[d], stops[d] = start, stop
+    return tuple(starts), tuple(stops), (1,) * len(sh)
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
@@ -128,9 +132,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 @lru_cache(4096)
 def _selected(sh: tuple[int, ...], d: int, index: int) -> tuple[Any, ...]:
     """The movement ops of :func:`select`."""
-    starts, stops = [0] * len(sh), list(sh)
-    starts[d], stops[d] = index, index + 1
-    return "slice", (tuple(starts), tuple(stops), (1,) * len(sh)), ("reshape", (sh[:d] + sh[d + 1:],))
+    return "slice", _span(sh, d, index, index + 1), ("reshape", (sh[:d] + sh[d + 1:],))
 
 
 @numpy_names

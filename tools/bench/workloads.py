@@ -118,6 +118,14 @@ def _lstm(c: dict[str, Any], r: np.random.Generator) -> Arrays:
     return {**_fill(lstm_spec(c), r), **_classes(c["batch"], (c["sequence"], c["input"]), 10, r)}
 
 
+def exchanged(values: Any, at: list[int], new: Any) -> list[Any]:
+    """The values with those ``at`` these places exchanged for ``new`` ones: what a kernel is differentiated in."""
+    out = list(values)
+    for i, x in zip(at, new):
+        out[i] = x
+    return out
+
+
 def resnet_blocks(c: dict[str, Any]) -> list[tuple[str, int, int, int]]:
     """(name, channels in, channels out, stride) of the eight basic blocks."""
     out, last = [], c["width"]

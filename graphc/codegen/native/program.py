@@ -26,6 +26,7 @@ from ...errors import CompileError, OutOfMemoryError
 from ...ir.flush import note_finished
 from ...ir.interpret import compile_numpy
 from ...ir.node import Graph, Value
+from ...ir.picking import picker
 from ...ir.recorder import SCALAR, scalar_buffer, with_location
 from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
@@ -35,7 +36,7 @@ from ..verify import verify_schedule
 from .jobs import SUPPORT, Call, Cursor, Job, Key, Loop, Step, Stretch, checked_whole, overwritable, parts_of
 from .pipeline import Pipeline, Pipelines, bytes_inside, local_keys, words
 from .printed import where
-from .results import Results, picker
+from .results import Results
 from .select import Selector
 
 _buffer, _contiguous = attrgetter("buffer"), attrgetter("flags.c_contiguous")

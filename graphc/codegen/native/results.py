@@ -5,22 +5,17 @@ next ones are made, and a reference count is read in less time than memory is al
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
+from ...ir.picking import picker
 from ...runtime import memory
 
 OFTEN = 16  # runs; programs that run a few times should not hold on to memory
 SMALL = 1 << 18  # bytes of all results that may be kept
 _count = sys.getrefcount
-
-
-def picker(numbers: Sequence[int]) -> Callable[[Any], Sequence[Any]]:
-    """A function that takes these items of a sequence."""
-    return itemgetter(*numbers) if len(numbers) > 1 else lambda items: [items[k] for k in numbers]
 
 
 class Results:

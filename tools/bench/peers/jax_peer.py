@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from workloads import Arrays, Workload, resnet_blocks
+from workloads import Arrays, Workload, exchanged, resnet_blocks
 
 State = dict[str, Any]
 
@@ -212,10 +212,7 @@ class Program:
 
         def both(*inputs: Any) -> Any:
             def of(*xs: Any) -> Any:
-                full = list(inputs[:n])
-                for i, x in zip(at, xs):
-                    full[i] = x
-                return f(*full)
+                return f(*exchanged(inputs[:n], at, xs))
 
             y, pull = jax.vjp(of, *[inputs[i] for i in at])
             return (y, *pull(inputs[n] if n < len(inputs) else jnp.ones_like(y)))

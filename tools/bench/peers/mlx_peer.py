@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from systems import Skip
-from workloads import Arrays, Workload
+from workloads import Arrays, Workload, exchanged
 
 State = dict[str, Any]
 
@@ -121,10 +121,7 @@ class Program:
 
         def both(*inputs: Any) -> Any:
             def of(*xs: Any) -> Any:
-                full = list(inputs[:n])
-                for i, x in zip(at, xs):
-                    full[i] = x
-                return [f(*full)]
+                return [f(*exchanged(inputs[:n], at, xs))]
 
             y, grads = mx.vjp(of, [inputs[i] for i in at], [inputs[n] if n < len(inputs) else mx.array(1.0)])
             return [*y, *grads]
