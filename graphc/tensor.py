@@ -112,7 +112,7 @@ class Tensor(TensorInfo):
 
     def _view(self, name: str, attrs: Any, *more: tuple[str, Any]) -> Tensor:
         """A tensor sharing this one's storage, seen through one more movement op (or several)."""
-        v = apply(OPS[name], (self._read(),), attrs)
+        v = apply(OPS[name], (self._v if self._alias is None else self._read(),), attrs)
         for op, its in more:
             v = apply(OPS[op], (v,), its)
         t = self._aliased(v, ((name, attrs), *more), not state.grad)
@@ -121,8 +121,10 @@ class Tensor(TensorInfo):
         return t
 
     def _aliased(self, v: Value, steps: tuple[Any, ...], detached: bool) -> Tensor:
-        a = self._base_alias()
-        t = _new(v)
+        a = self._alias
+        if a is None:
+            a = self._alias = Alias(Storage(self._v), (), False)
+        t = wrap(v)
         t._alias = alias = Alias(a.storage, a.chain + steps, detached or a.detached)
         if a.leaf is not None and not detached:
             alias.leaf, alias.depth = a.leaf, a.depth

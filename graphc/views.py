@@ -8,6 +8,7 @@ before it. Earlier reads keep earlier Values, so a write never corrupts them or 
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,20 +48,17 @@ class Alias:
     """How a tensor looks at a storage. ``detached`` aliases never carry gradient; ``leaf`` is the AccumulateGrad of a
     view that was itself made a leaf, which the first ``depth`` steps of the chain show: further steps are views of it."""
 
-    __slots__ = ("storage", "chain", "version", "detached", "leaf", "depth", "_geometry")
+    __slots__ = ("storage", "chain", "version", "detached", "leaf", "depth")
 
     def __init__(self, storage: Storage, chain: tuple[ViewStep, ...], detached: bool):
         self.storage, self.chain, self.detached = storage, chain, detached
         self.version = storage.version
         self.leaf: AccumulateGrad | None = None
         self.depth = len(chain)
-        self._geometry: Any = None
 
     def geometry(self) -> tuple[tuple[int, ...], int]:
         """(strides in elements, offset) within the contiguous base."""
-        if self._geometry is None:
-            self._geometry = _geometry(self.storage.value.aval.shape, self.chain)
-        return self._geometry
+        return _geometry(self.storage.value.aval.shape, self.chain)
 
     def refresh(self) -> Value:
         """The tensor's current Value, replayed from the storage: with the history it has had from the start, whatever the
@@ -187,6 +185,7 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(out))
 
 
+@lru_cache(4096)
 def _geometry(shape: tuple[int, ...], chain: tuple[ViewStep, ...]) -> tuple[tuple[int, ...], int]:
     strides, offset = contiguous_strides(shape), 0
     for name, attrs in chain:
@@ -219,6 +218,12 @@ def _geometry(shape: tuple[int, ...], chain: tuple[ViewStep, ...]) -> tuple[tupl
         else:
             strides = contiguous_strides(shape)
     return strides, offset
+
+
+@lru_cache(4096)
+def shows(base: tuple[int, ...], chain: tuple[ViewStep, ...], shape: tuple[int, ...], new: tuple[int, ...]) -> bool:
+    """Whether a view of ``shape``, made by ``chain`` of a storage shaped ``base``, can be seen as ``new`` without copying."""
+    return reshape_strides(shape, _geometry(base, chain)[0], new) is not None
 
 
 def reshape_strides(shape: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:

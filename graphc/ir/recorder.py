@@ -195,7 +195,16 @@ def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
 
 def scalar(number: Any, dt: dtype) -> Value:
     """A Python number as a run-time input of dtype ``dt``."""
-    return scalars((number,), dt)[0]
+    reg, av = state.region, scalar_aval(dt)
+    start = reg.cursor
+    node = start.next
+    if node is None or node.op is not SCALAR or node.attrs[0] is not av:
+        if start.op is not SCALAR and _abandoned(reg):
+            return scalar(number, dt)
+        node = _advance(start, SCALAR, (), (av,), ())
+    reg.cursor = node
+    reg.bindings.append(number)
+    return Value(av, reg, node.slot)
 
 
 def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequence[Value]) -> Node:

@@ -13,7 +13,7 @@ from ..ir.infer import broadcast_shapes, common_device
 from ..ir.node import Value
 from ..ir.recorder import fetched
 from ..tensor import Tensor, from_array, wrap
-from ._common import convertible, operand, result_dtype, to_dtype, to_out, val
+from ._common import convertible, number, operand, result_dtype, to_dtype, to_out, val
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
@@ -37,13 +37,15 @@ def _mask(t: Any, fn: str) -> Value:
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """``value`` (a number or zero-dim tensor) where ``mask`` (bool, broadcast with ``input``)."""
-    v, m, x = val(input), _mask(mask, "masked_fill"), operand(value, "masked_fill")
-    if isinstance(x, Value) and x.aval.ndim:
+    v, m = val(input), _mask(mask, "masked_fill")
+    dt = v.aval.dtype
+    x = value if value.__class__ is float else operand(value, "masked_fill")
+    if not isinstance(x, Value):
+        return wrap(P.where(m, number(convertible(x, dt), dt), v))
+    if x.aval.ndim:
         raise ShapeError(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {x.aval.ndim} "
                          "dimension(s).")
-    if not isinstance(x, Value):
-        convertible(x, v.aval.dtype)
-    return wrap(P.where(m, to_dtype(x, v.aval.dtype), v))
+    return wrap(P.where(m, to_dtype(x, dt), v))
 
 
 def _host_indices(mask: np.ndarray, where: device) -> Value:

@@ -209,5 +209,8 @@ def dsplit(input: Tensor, sections: Any) -> tuple[Tensor, ...]:
 @numpy_names
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All slices along ``dim``, each without it (views)."""
-    d = norm_dim(dim, input.ndim)
-    return tuple([select(input, d, i) for i in range(input.shape[d])])
+    sh = input._v.aval.shape
+    d = norm_dim(dim, len(sh))
+    if not sh:
+        raise DimError("Dimension specified as 0 but tensor has no dimensions")
+    return tuple([input._view(*_selected(sh, d, i)) for i in range(sh[d])])

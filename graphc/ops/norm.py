@@ -20,18 +20,20 @@ def _optional(t: Tensor | None, name: str) -> tuple[Value, ...]:
 
 
 def _affine(weight: Tensor | None, bias: Tensor | None) -> tuple[Value, ...]:
+    if weight is not None is not bias:
+        return val(weight, "weight"), val(bias, "bias")
     return (*_optional(weight, "weight"), *_optional(bias, "bias"))
 
 
 # ----------------------------------------------------------------------------------------------------- layer and RMS
 def _normalized(name: str, input: Value, shape: Any, *params: tuple[str, Tensor | None]) -> int:
     """Number of trailing axes; checks them and the parameters against ``normalized_shape``."""
-    dims = (shape,) if isinstance(shape, int) else tuple(int(d) for d in shape)
+    dims = (shape,) if isinstance(shape, int) else tuple([int(d) for d in shape])
     if not dims:
         raise ShapeError("Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, "
                          "but got normalized_shape = []")
     for what, t in params:
-        if t is not None and tuple(t.shape) != dims:
+        if t is not None and t._v.aval.shape != dims:
             raise ShapeError(f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape "
                              f"{list(t.shape)} and normalized_shape = {list(dims)}")
     have = input.aval.shape
@@ -45,10 +47,12 @@ def _normalized(name: str, input: Value, shape: Any, *params: tuple[str, Tensor 
 def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5) -> Tensor:
     """Layer norm over the trailing ``normalized_shape``; statistics in float32 for 16-bit inputs."""
-    x = val(input)
-    n = _normalized("layer_norm", x, normalized_shape, ("weight", weight), ("bias", bias))
-    attrs = (n, eps, weight is not None, bias is not None)
-    return wrap(apply(OPS["layer_norm"], (x, *_affine(weight, bias)), attrs))
+    x, params = val(input), _affine(weight, bias)
+    have = x.aval.shape
+    n = 1
+    if normalized_shape != have[-1:] or [v for v in params if v.aval.shape != normalized_shape]:  # else it is the usual case
+        n = _normalized("layer_norm", x, normalized_shape, ("weight", weight), ("bias", bias))
+    return wrap(apply(OPS["layer_norm"], (x, *params), (n, eps, weight is not None, bias is not None)))
 
 
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:

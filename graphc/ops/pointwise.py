@@ -11,7 +11,7 @@ from ..errors import ArgumentTypeError, AutogradError, DTypeError
 from ..ir import build as P
 from ..ir.node import Value
 from ..ir.optable import OPS
-from ..ir.recorder import apply
+from ..ir.recorder import apply, scalar
 from ..tensor import Tensor, wrap
 from ._common import binary_values, float_value, norm_dims, operand, result_dtype, to_dtype, to_out, val
 
@@ -26,6 +26,8 @@ def _fast(op: Any, name: str, a: Any, b: Any) -> Tensor:
             y = b._v if b._alias is None else b._read()
             if x.aval.dtype is y.aval.dtype:
                 return wrap(apply(op, (x, y)))
+        elif b.__class__ is float and x.aval.dtype.category == 2:  # takes the tensor's dtype
+            return wrap(apply(op, (x, scalar(b, x.aval.dtype))))
     return wrap(apply(op, binary_values(name, a, b)))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..dtypes import dtype as DType
@@ -10,11 +11,12 @@ from ..errors import ArgumentTypeError, AutogradError, ShapeError
 from ..ir import build as P
 from ..ir.recorder import state as recording
 from ..tensor import Size, Tensor, wrap
-from ..views import private_alias, reshape_strides
+from ..views import private_alias, shows
 from ._common import norm_dim, norm_dims, numpy_names, shape_arg, val
 from .convert import fresh
 
 
+@lru_cache(4096)
 def infer_size(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
     """Resolve one -1. Raises RuntimeError with PyTorch's text when it does not fit."""
     unknown = [i for i, d in enumerate(shape) if d == -1]
@@ -37,9 +39,7 @@ def infer_size(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
 
 def _viewable(t: Tensor, shape: tuple[int, ...]) -> bool:
     a = t._alias
-    if a is None or not a.chain:
-        return True
-    return reshape_strides(t._v.aval.shape, a.geometry()[0], shape) is not None
+    return a is None or not a.chain or shows(a.storage.value.aval.shape, a.chain, t._v.aval.shape, shape)
 
 
 def view(input: Tensor, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
@@ -99,26 +99,35 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 def permute(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     """Reorder dimensions (view)."""
-    ds = shape_arg(axes if dims is None else (dims,))
-    n = input.ndim
+    return input._view("permute", _permutation(shape_arg(axes if dims is None else (dims,)), input._v.aval.ndim))
+
+
+@lru_cache(4096)
+def _permutation(ds: tuple[int, ...], n: int) -> tuple[tuple[int, ...]]:
+    """The attributes of :func:`permute`, checked."""
     if len(ds) != n:
         raise ShapeError("permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
                          f"desired ordering of dimensions i.e. input.dim() = {n} is not equal to len(dims) = {len(ds)}")
     perm = tuple([norm_dim(d, n) for d in ds])
     if len(set(perm)) != n:
         raise ShapeError("permute(): duplicate dims are not allowed.")
-    return input._view("permute", (perm,))
+    return (perm,)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Swap two dimensions (view)."""
-    n = input.ndim
+    swap = _swap if dim0.__class__ is dim1.__class__ is int else _swap.__wrapped__
+    return input._view("permute", swap(dim0, dim1, input._v.aval.ndim))
+
+
+@lru_cache(4096)
+def _swap(dim0: int, dim1: int, n: int) -> tuple[tuple[int, ...]]:
+    """The attributes of :func:`transpose`, checked."""
     a, b = norm_dim(dim0, n), norm_dim(dim1, n)
-    if n == 0:
-        return input._view("permute", ((),))
     perm = list(range(n))
-    perm[a], perm[b] = perm[b], perm[a]
-    return input._view("permute", (tuple(perm),))
+    if perm:
+        perm[a], perm[b] = perm[b], perm[a]
+    return (tuple(perm),)
 
 
 swapdims = transpose
