@@ -13,7 +13,7 @@ SYSTEMS = {  # name -> (column title, interpreter group for --python-for and GRA
     "torch_compile": ("torch.compile", "torch"),
     "jax": ("jax.jit", "jax"),
     "mlx": ("mx.compile", "mlx"),
-    "tinygrad": ("tinygrad", "tinygrad"),
+    "tinygrad": ("tinygrad, TinyJit", "tinygrad"),
     "numpy": ("NumPy by hand", "numpy"),
     "graphc": ("graphc eager", "graphc"),
     "graphc_compile": ("graphc.compile", "graphc"),
