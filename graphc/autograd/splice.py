@@ -67,12 +67,15 @@ class Block(NamedTuple):
 def replay(roots: Sequence[Any], cots: Sequence[Value], keep: bool) -> dict[AccumulateGrad, Value] | None:
     """The leaf sums of a backward pass known at this point of the program, recorded by splicing it in; None if none is."""
     region = state.region
-    blocks = region.cursor.blocks
+    start = region.cursor
+    blocks = start.blocks
     if not blocks or CASTS or state.tracing:
         return None
     for block in blocks.get(_key(region, cots, keep), ()):
         found = block.shape.match(roots, region.token)
         if found is not None:
+            if region.cursor is not start or region is not state.region:  # something was recorded or computed meanwhile
+                return None
             order, leaves = found
             region.cursor = block.end
             out = {leaves[n]: Value(av, region, slot) for n, av, slot in block.sums}

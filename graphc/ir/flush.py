@@ -54,6 +54,7 @@ def flush(reason: str = "read") -> None:
     if state.watch is not None:
         state.watch.on_flush(reason)
     state.region = Region()
+    reg.must_flush = True  # whoever was recording on it when this came in between finds out
     counters["flushes"] += 1
     drop_dead_writes(reg)
     live = [v for v in filter(None, map(_alive, reg.live)) if v.region is reg]

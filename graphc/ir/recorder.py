@@ -75,7 +75,10 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
     if node is None or node.op is not op or node.ins != slots or node.attrs != attrs:
         if _abandoned(reg, ins):
             return apply(op, ins, attrs)
-        node = _advance(reg.cursor, op, slots, attrs, ins)
+        start = reg.cursor
+        node = _advance(start, op, slots, attrs, ins)
+        if reg.cursor is not start:  # meanwhile something was recorded, by the end of some object or a signal's handler
+            return apply(op, ins, attrs)
     reg.cursor = node
     if op.n_out == 1:
         out = Value(node.avals[0], reg, node.slot)
@@ -86,6 +89,8 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
                     out.gfn = GradNode(node, ins, out, reg.token)
                     break
         if node.full or reg.must_flush:
+            if reg is not state.region:  # ... or everything was computed
+                return apply(op, ins, attrs)
             _pressure(reg)
         return out
     return _apply_multi(op, ins, node, reg)
@@ -120,6 +125,8 @@ def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tup
         if op.save_out:
             gn.out = tuple([alias_value(v) for v in outs])
     if node.full or reg.must_flush:
+        if reg is not state.region:
+            return apply(op, ins, attrs)  # type: ignore[no-any-return]
         _pressure(reg)
     return tuple(outs)
 
@@ -149,8 +156,9 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
         for values in made.values():
             slots += [v.slot if v.region is reg else _bind(reg, v) for v in values]
         slots += [made[id(m)][0].slot for m in more] if len(made) > 1 else ()
-    start, bound = reg.cursor, len(reg.bindings) + len(numbers)
+    bound = len(reg.bindings) + len(numbers)
     key = (op, attrs, len(more), first.dtype if numbers else None, *slots)  # type: ignore[union-attr]
+    start = reg.cursor
     block = start.blocks.get(key) if start.blocks and not (CASTS or reg.must_flush) else None
     if block is None:
         before, state.grad = state.grad, False
@@ -163,6 +171,8 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
         if state.region is reg and len(reg.bindings) == bound and not (CASTS or reg.must_flush):
             start.keep_block(key, (reg.cursor, [[(v.aval, v.slot) for v in column] for column in results]))
         return results
+    if reg.cursor is not start or reg is not state.region:
+        return apply_each(op, columns, more, attrs)
     reg.cursor, known = block
     reg.bindings += numbers
     results = [[Value(av, reg, slot) for av, slot in column] for column in known]
@@ -174,7 +184,8 @@ def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
     """Python numbers as run-time inputs of dtype ``dt``."""
     reg = state.region
     av = scalar_aval(dt)
-    start, key = reg.cursor, (SCALAR, av, len(numbers))
+    key = SCALAR, av, len(numbers)
+    start = reg.cursor
     known = start.blocks.get(key) if start.blocks is not None else None
     if known is None:
         if start.op is not SCALAR and _abandoned(reg):
@@ -188,6 +199,8 @@ def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
         known = node, slots
         if start.op is not None and slots:
             start.keep_block(key, known)
+    if reg.cursor is not start:
+        return scalars(numbers, dt)
     reg.cursor, slots = known
     reg.bindings += numbers
     return tuple([Value(av, reg, slot) for slot in slots])
@@ -202,6 +215,8 @@ def scalar(number: Any, dt: dtype) -> Value:
         if start.op is not SCALAR and _abandoned(reg):
             return scalar(number, dt)
         node = _advance(start, SCALAR, (), (av,), ())
+        if reg.cursor is not start:
+            return scalar(number, dt)
     reg.cursor = node
     reg.bindings.append(number)
     return Value(av, reg, node.slot)
@@ -253,9 +268,12 @@ def _bind(reg: Region, v: Value) -> int:
             return slot
         if v.region is not None:
             _evaluate_foreign(v)
-        node = reg.cursor.next  # _enter_leaf, without the call
+        start = reg.cursor
+        node = start.next  # _enter_leaf, without the call
         if node is None or node.op is not LEAF or node.attrs[0] is not v.aval:
-            node = _advance(reg.cursor, LEAF, (), (v.aval,), ())
+            node = _advance(start, LEAF, (), (v.aval,), ())
+            if reg.cursor is not start:
+                return _bind(reg, v)
         reg.cursor = node
         reg.bindings.append(v)
         reg.leaf_slots[v] = slot = node.slot
@@ -266,9 +284,12 @@ def _bind(reg: Region, v: Value) -> int:
 
 
 def _enter_leaf(reg: Region, v: Value) -> int:
-    node = reg.cursor.next
+    start = reg.cursor
+    node = start.next
     if node is None or node.op is not LEAF or node.attrs[0] is not v.aval:
-        node = _advance(reg.cursor, LEAF, (), (v.aval,), ())
+        node = _advance(start, LEAF, (), (v.aval,), ())
+        if reg.cursor is not start:
+            return _enter_leaf(reg, v)
     reg.cursor = node
     reg.bindings.append(v)
     reg.leaf_slots[v] = slot = node.slot
