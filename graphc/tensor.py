@@ -34,6 +34,8 @@ from .views import (
     is_alone,
     log_write,
     np_view,
+    overwrite,
+    part,
     private_alias,
     put_back,
     replay,
@@ -80,6 +82,8 @@ class Tensor(TensorInfo):
             log_write(self, old)
             self._v = new
             return
+        if a.chain and overwrite(self, v):
+            return
         old = a.storage.value
         if a.detached or a.leaf is not None:
             if a.leaf is not None and state.grad:
@@ -112,9 +116,12 @@ class Tensor(TensorInfo):
 
     def _view(self, name: str, attrs: Any, *more: tuple[str, Any]) -> Tensor:
         """A tensor sharing this one's storage, seen through one more movement op (or several)."""
-        v = apply(OPS[name], (self._v if self._alias is None else self._read(),), attrs)
-        for op, its in more:
-            v = apply(OPS[op], (v,), its)
+        source = self._v if self._alias is None else self._read()
+        v = part(source, ((name, attrs), *more)) if name == "slice" and source.region is None else None
+        if v is None:
+            v = apply(OPS[name], (source,), attrs)
+            for op, its in more:
+                v = apply(OPS[op], (v,), its)
         t = self._aliased(v, ((name, attrs), *more), not state.grad)
         if v.aval.nbytes > REPEATING:
             t._base_alias().keep_no_result(v)
@@ -123,7 +130,7 @@ class Tensor(TensorInfo):
     def _aliased(self, v: Value, steps: tuple[Any, ...], detached: bool) -> Tensor:
         a = self._alias
         if a is None:
-            a = self._alias = Alias(Storage(self._v), (), False)
+            a = self._alias = Alias(Storage(self._v, self), (), False)
         t = wrap(v)
         t._alias = alias = Alias(a.storage, a.chain + steps, detached or a.detached)
         if a.leaf is not None and not detached:
@@ -133,7 +140,7 @@ class Tensor(TensorInfo):
     def _base_alias(self) -> Alias:
         a = self._alias
         if a is None:
-            a = self._alias = Alias(Storage(self._v), (), False)
+            a = self._alias = Alias(Storage(self._v, self), (), False)
         return a
 
     # ------------------------------------------------------------------------------------------------------- gradients

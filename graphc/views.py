@@ -8,8 +8,9 @@ before it. Earlier reads keep earlier Values, so a write never corrupts them or 
 from __future__ import annotations
 
 import sys
+import weakref
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,20 +20,27 @@ from .errors import ShapeError
 from .ir import build as P
 from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
-from .ir.recorder import apply, evaluated, is_exported, state
+from .ir.prims.movement import np_index
+from .ir.recorder import apply, evaluated, flush, is_exported, scalar_buffer, state
 from .ir.tape import AccumulateGrad, alias_value
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
 
 ViewStep = tuple[str, Any]  # (movement op name, attrs)
 
 
 class Storage:
-    """A mutable cell shared by a base tensor and its views. ``version`` counts writes."""
+    """A mutable cell shared by a base tensor (``owner``, if it is known) and its views. ``version`` counts writes, ``places``
+    how often one went to another part than the last."""
 
-    __slots__ = ("value", "version", "__weakref__")
+    __slots__ = ("value", "version", "owner", "place", "places", "__weakref__")
 
-    def __init__(self, value: Value):
+    def __init__(self, value: Value, owner: Tensor | None = None):
         self.value = value
-        self.version = 0
+        self.version = self.places = 0
+        self.owner = None if owner is None else weakref.ref(owner)
+        self.place: Any = None
 
     def restore(self, old: Value) -> None:
         """Undo writes if the computation of the present value failed."""
@@ -114,9 +122,39 @@ _ALONE = _alone()
 
 def replay(v: Value, chain: tuple[ViewStep, ...]) -> Value:
     """Apply a chain of movement ops."""
+    if chain and chain[0][0] == "slice" and v.region is None and (found := part(v, chain)) is not None:
+        return found
     for name, attrs in chain:
         v = P.take(P.reshape(v, (v.aval.size,)), _positions(attrs, v), 0) if name == STRIDED else apply(OPS[name], (v,), attrs)
     return v
+
+
+def part(v: Value, chain: tuple[ViewStep, ...]) -> Value | None:
+    """What a chain that begins with a slice shows of an evaluated value, as a value over the same memory if it lies there in
+    one piece; None where it must be recorded. So a loop over the rows of data stays one program, whichever rows they are."""
+    watch = state.watch
+    if state.tracing or (state.hold if watch is None else watch.whole) or v.gfn is not None and state.grad:
+        return None
+    if v.buffer.__class__ is not np.ndarray:
+        return None
+    shared = v.__class__ is SharedValue
+    if shared and not is_exported(v):
+        v.__class__, shared = Value, False  # type: ignore[assignment]
+    whole = out = v.buffer
+    for name, attrs in chain:
+        if name == "slice":
+            out = out[np_index(attrs)]
+        elif name == "reshape" and out.flags.c_contiguous:
+            out = out.reshape(attrs[0])
+        else:
+            return None
+    if shared:
+        out = out.copy()
+    elif not out.flags.c_contiguous or out.base is not whole:
+        return None
+    else:
+        out.flags.writeable = False  # no plan takes it for memory that it may overwrite, and `whole` is held by it
+    return leaf_value(aval(out.shape, v.aval.dtype, CPU), out)
 
 
 STRIDED = "strided"  # the view step of as_strided: attrs are (size, strides, offset) in the storage
@@ -174,6 +212,83 @@ def put_back(base: Value, chain: tuple[ViewStep, ...], new: Value) -> Value:
         else:
             return _by_places(base, chain, whole)
     return new
+
+
+MANY_PLACES = 8  # written to before a loop over the elements of a storage is taken for one
+_PLACING = {"slice", "reshape", "permute"}
+
+
+def overwrite(t: Tensor, x: Value | float) -> bool:
+    """Write a value or a number into the part of a storage that a view shows, in memory and at once; False where that must be
+    recorded. So a loop that fills its results in is not another program at every index. What is pending is recorded first and
+    often the same in every run: it is computed for that only when the places change all the time."""
+    a: Any = t._alias
+    s = a.storage
+    if state.hold or state.tracing or state.watch is not None or s.value.aval.device is not CPU or not _places(a.chain):
+        return False
+    if t._v.gfn is not None or state.grad and (a.leaf is not None or s.value.gfn is not None and not a.detached):
+        return False
+    if a.chain != s.place:
+        s.place, s.places = a.chain, s.places + 1
+    if isinstance(x, Value):
+        if x.gfn is not None and state.grad or s.places < MANY_PLACES and (x.region or s.value.region) is not None:
+            return False
+        data = evaluated(x)
+    else:
+        data = scalar_buffer(x, s.value.aval.dtype)
+    evaluated(s.value)
+    t._v, a.version = Value(t._v.aval, None, -1), -1  # holds no memory, and is made anew when it is read
+    target = _own_memory(s, s.places >= MANY_PLACES)
+    if target is None:
+        return False
+    for step in a.chain:
+        target = np_view(target, *step)
+    target[...] = data
+    s.version += 1
+    owner = s.owner() if s.owner is not None else None
+    if owner is not None and owner._v is s.value:
+        owner._alias.version = s.version  # type: ignore[union-attr]
+    return True
+
+
+@lru_cache(4096)
+def _places(chain: tuple[ViewStep, ...]) -> bool:
+    """Whether a chain shows a part of a storage, each element once."""
+    names = {name for name, _ in chain}
+    return "slice" in names and names <= _PLACING
+
+
+def _own_memory(s: Storage, flushing: bool) -> np.ndarray | None:
+    """The array of an evaluated storage, which then nobody else sees: a copy, if somebody held it. None if something pending
+    does, and that may not be computed for this."""
+    old, owner = s.value, s.owner() if s.owner is not None else None
+    if old.buffer.__class__ is not np.ndarray:
+        return None
+    if old.__class__ is SharedValue and is_exported(old):
+        return old.buffer if old.buffer.flags.writeable else None
+    array = old.buffer
+    s.value = new = leaf_value(old.aval, array)
+    new.gfn = old.gfn
+    if owner is not None and owner._v is old and owner._alias is not None and owner._alias.storage is s:
+        owner._v = new
+    del old, owner
+    if sys.getrefcount(array) != _OWN and state.region.cursor.op is not None:
+        if not flushing:
+            return None
+        flush()
+    if sys.getrefcount(array) != _OWN or array.base.__class__ is np.ndarray or not array.flags.writeable:
+        new.buffer = array = array.copy()
+    return array
+
+
+def _own() -> int:
+    """The reference count :func:`_own_memory` sees of an array that only one value holds besides its own variable."""
+    new = leaf_value(aval((0,), int64, CPU), np.empty(0, np.int64))
+    array = new.buffer
+    return sys.getrefcount(array)
+
+
+_OWN = _own()
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -315,6 +430,8 @@ def log_write(holder: Any, old: Value) -> None:
 def np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
     """One view step of an array."""
     if name == "reshape":
+        if arr.flags.c_contiguous:
+            return arr.reshape(attrs[0])
         strides = reshape_strides(arr.shape, tuple([s // arr.itemsize for s in arr.strides]), attrs[0])
         if strides is None:
             return arr.reshape(attrs[0])
@@ -324,8 +441,6 @@ def np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
     if name == "expand":
         return np.broadcast_to(arr, attrs[0])
     if name == "slice":
-        from .ir.prims.movement import np_index
-
         return arr[np_index(attrs)]
     if name == STRIDED:
         size, strides, offset = attrs

@@ -42,13 +42,14 @@ def _warn_at(loc: Any, text: str, category: type[Warning]) -> None:
 class _Call:
     """One running call: what the recorder tells about flushes and new plans."""
 
-    __slots__ = ("owner", "number", "fullgraph", "split", "built", "flushed")
+    __slots__ = ("owner", "number", "fullgraph", "split", "built", "flushed", "whole")
 
     def __init__(self, owner: CompiledFunction, fullgraph: bool):
         self.owner, self.number, self.fullgraph = owner, id(owner), fullgraph
         self.split: Any = None  # location of a host read that nothing was recorded after yet
         self.built: list[Any] = []
         self.flushed = False
+        self.whole = owner._audit_every > 0  # what is replayed must find its data where the function does
 
     def on_flush(self, reason: str) -> None:
         self.flushed = True

@@ -30,6 +30,7 @@ class _Watch:
     """Refuses reads on the host while a program is recorded."""
 
     flushed = True  # as far as the recorder asks: this is no compiled function
+    whole = True  # every step of the program must be recorded
 
     def on_flush(self, reason: str) -> None:
         where = format_location(user_location(3))

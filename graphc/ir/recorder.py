@@ -93,7 +93,7 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
                 return apply(op, ins, attrs)
             _pressure(reg)
         return out
-    return _apply_multi(op, ins, node, reg)
+    return _apply_multi(op, ins, attrs, node, reg)
 
 
 def _abandoned(reg: Region, ins: tuple[Value, ...] = ()) -> bool:
@@ -111,7 +111,7 @@ def _abandoned(reg: Region, ins: tuple[Value, ...] = ()) -> bool:
     return True
 
 
-def _apply_multi(op: Op, ins: tuple[Value, ...], node: Node, reg: Region) -> tuple[Value, ...]:
+def _apply_multi(op: Op, ins: tuple[Value, ...], attrs: Any, node: Node, reg: Region) -> tuple[Value, ...]:
     outs = []
     for k, av in enumerate(node.avals):
         v = Value(av, reg, node.slot + k)

@@ -16,8 +16,10 @@ from ..ir.recorder import apply, fetched
 from ..ir.recorder import state as recording
 from ..ir.tape import alias_value
 from ..tensor import Tensor, wrap
-from ..views import private_alias
+from ..views import overwrite, private_alias
 from ._common import convertible, number, operand, val
+
+_NUMBERS = {bool, int, float}
 
 
 def to(input: Tensor, *args: Any, dtype: DType | None = None, device: Any = None, non_blocking: bool = False,
@@ -145,7 +147,9 @@ def fill_(input: Tensor, value: Any) -> Tensor:
         if value.ndim:
             raise ShapeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
         return copy_(input, value)
-    a = input._v.aval
+    a, seen = input._v.aval, input._alias
+    if seen is not None and seen.chain and value.__class__ in _NUMBERS and overwrite(input, convertible(value, a.dtype)):
+        return input
     v = P.const(value, a.dtype) if value in (0, 1) else number(convertible(value, a.dtype), a.dtype)
     input._write(_still_of(input, alias_value(P.expand(P.to_device(v, a.device), a.shape))))
     return input

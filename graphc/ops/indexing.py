@@ -204,12 +204,12 @@ def _tensor_item(p: _Plan, item: Tensor, d: int, sh: tuple[int, ...]) -> int:
 
 
 def _basic_view(t: Tensor, p: _Plan) -> Tensor:
-    sh = t._v.aval.shape
-    if any(a != 0 or b != n or s != 1 for a, b, s, n in zip(p.starts, p.stops, p.steps, sh)):
-        t = t._view("slice", (tuple(p.starts), tuple(p.stops), tuple(p.steps)))
-        if t._v.aval.shape == tuple(p.shape):
-            return t
-    return t._view("reshape", (tuple(p.shape),))
+    sh, shape = t._v.aval.shape, tuple(p.shape)
+    if all(a == 0 and b == n and s == 1 for a, b, s, n in zip(p.starts, p.stops, p.steps, sh)):
+        return t._view("reshape", (shape,))
+    kept = tuple([-(-(b - a) // s) for a, b, s in zip(p.starts, p.stops, p.steps)])
+    more = () if kept == shape else (("reshape", (shape,)),)
+    return t._view("slice", (tuple(p.starts), tuple(p.stops), tuple(p.steps)), *more)
 
 
 # ------------------------------------------------------------------------------------------------------- index arrays
