@@ -270,3 +270,16 @@ def test_random_programs_of_views_and_writes() -> None:
     for seed in range(60):
         both(lambda lib: program(lib, seed))  # noqa: B023
     gc.collect()
+
+
+def test_no_plan_overwrites_what_a_slice_lies_in() -> None:
+    x = graphc.arange(40_000.0).reshape(4, 10_000)
+    x.tolist()
+    before = x.numpy().copy()
+    x = graphc.tensor(before)
+    for i in range(4):
+        y = (x[i] * 2 + 1).abs_()  # nobody but the program holds the slice
+        assert np.array_equal(y.numpy(), before[i] * 2 + 1)
+        z = x[i:i + 1].clone().mul_(3)
+        assert np.array_equal(z.numpy(), before[i:i + 1] * 3)
+    assert np.array_equal(x.numpy(), before)
