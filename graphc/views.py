@@ -224,9 +224,11 @@ def overwrite(t: Tensor, x: Value | float) -> bool:
     often the same in every run: it is computed for that only when the places change all the time."""
     a: Any = t._alias
     s = a.storage
-    if state.hold or state.tracing or state.watch is not None or s.value.aval.device is not CPU or not _places(a.chain):
+    if state.hold or state.tracing or state.watch is not None or s.__class__ is not Storage or not _places(a.chain):
         return False
-    if t._v.gfn is not None or state.grad and (a.leaf is not None or s.value.gfn is not None and not a.detached):
+    if t._v.gfn is not None or t._v.aval.device is not CPU:
+        return False
+    if state.grad and (a.leaf is not None or s.value.gfn is not None and not a.detached):
         return False
     if a.chain != s.place:
         s.place, s.places = a.chain, s.places + 1

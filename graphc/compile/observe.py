@@ -12,6 +12,7 @@ from ..ir.node import Node, Value
 from ..ir.recorder import SCALAR, Region, drop_dead_writes, region_graph
 from ..ir.tape import AccumulateGrad, GradNode
 from ..tensor import Tensor
+from ..views import Storage
 from .scene import RATE, Scene, first_change, modes
 
 _SMALL = 4096  # elements of a constant made inside the function
@@ -300,7 +301,8 @@ class Observation:
                 raise Unfit("it returns a tensor with attributes of its own")
             a = x._alias
             if a is not None:
-                if id(a.storage) in homes or a.chain or any(a.storage is s for k, s, _ in self.writes if k == "storage") or \
+                written = any(a.storage is s for k, s, _ in self.writes if k == "storage")
+                if id(a.storage) in homes or a.chain or a.storage.__class__ is not Storage or written or \
                         a.version != a.storage.version:
                     raise Unfit("it returns a view")
                 homes.add(id(a.storage))

@@ -18,7 +18,9 @@ from ..ir import build as P
 from ..ir.infer import broadcast_shapes
 from ..ir.node import Value
 from ..ir.recorder import fetched
+from ..ir.recorder import state as recording
 from ..tensor import Tensor, from_array, wrap
+from ..views import Alias, Storage
 from . import _index_diagonal, _index_dim, _index_mask
 from ._common import NUMBERS, operand, to_dtype, val
 from ._index_diagonal import diag, diag_embed, diagflat, diagonal, tril, tril_indices, triu, triu_indices
@@ -152,11 +154,7 @@ def _plan(t: Tensor, index: Any) -> _Plan:
             p.shape.append(-(-(stop - start) // step))
             d += 1
         else:
-            k = _int_item(item)
-            n = sh[d]
-            if not -n <= k < n:
-                raise DimError(f"index {k} is out of bounds for dimension {d} with size {n}")
-            k %= n
+            k = _in_range(_int_item(item), d, sh[d])
             p.keep(k, k + 1)
             d += 1
     return p
@@ -169,6 +167,13 @@ def _int_item(item: Any) -> int:
         raise DimError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
                        f"(got {type(item).__name__})")
     return item.__index__()
+
+
+def _in_range(k: int, d: int, n: int) -> int:
+    """The index ``k`` of dimension ``d``, of size ``n``, counted from the front."""
+    if not -n <= k < n:
+        raise DimError(f"index {k} is out of bounds for dimension {d} with size {n}")
+    return k % n
 
 
 def _slice_bounds(s: slice, n: int) -> tuple[int, int, int]:
@@ -184,6 +189,10 @@ def _tensor_item(p: _Plan, item: Tensor, d: int, sh: tuple[int, ...]) -> int:
     if item.dtype not in (bool_, uint8):
         if item.dtype.category != 1:
             raise DimError(f"tensors used as indices must be long, int, byte or bool tensors, got {item.dtype.name}")
+        if not (item.ndim or recording.hold or recording.tracing or item.is_meta):  # a number: what it selects is a view
+            k = _in_range(int(item.item()), d, sh[d])
+            p.keep(k, k + 1)
+            return d + 1
         p.arrays.append((len(p.shape), P.cast(item._read(), int64)))
         p.shape.append(sh[d])
         p.keep(0, sh[d])
@@ -302,15 +311,45 @@ def getitem(self: Tensor, index: Any) -> Tensor:
     if index.__class__ is int and self._v.aval.ndim:
         from .joining import select
 
-        n = self._v.aval.shape[0]
-        if not -n <= index < n:
-            raise DimError(f"index {index} is out of bounds for dimension 0 with size {n}")
-        return select(self, 0, index)
+        return select(self, 0, _in_range(index, 0, self._v.aval.shape[0]))
     p = _plan(self, index)
     base = _basic_view(self, p)
     if not p.arrays and not p.masks:
         return base
-    return wrap(_read_arrays(base._read(), p.index_arrays(base.device)))
+    arrays = p.index_arrays(base.device)
+    out = wrap(_read_arrays(base._read(), arrays))
+    if not p.masks and not any([v.aval.ndim for _, v in arrays]):
+        out._alias = Alias(_LateSelection(base, arrays), (), False)
+    return out
+
+
+class _LateSelection(Storage):
+    """What numbers that are not known yet select, inside a compiled function: a view, like what known ones select, so writes go
+    through to ``base`` and reads after its writes select anew."""
+
+    __slots__ = ("base", "arrays")
+
+    def __init__(self, base: Tensor, arrays: Arrays):
+        self.base, self.arrays = base, arrays
+
+    @property
+    def value(self) -> Value:  # type: ignore[override]
+        return _read_arrays(self.base._read(), self.arrays)
+
+    @value.setter
+    def value(self, new: Value) -> None:
+        self.base._write(_write_arrays(self.base._read(), self.arrays, new, "set", same_dtype=True))
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        return self.base._base_alias().storage.version
+
+    @version.setter
+    def version(self, count: int) -> None:
+        """The base counts."""
+
+    def restore(self, old: Value) -> None:
+        """The base is restored."""
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
