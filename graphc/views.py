@@ -150,8 +150,8 @@ def part(v: Value, chain: tuple[ViewStep, ...]) -> Value | None:
             return None
     if shared:
         out = out.copy()
-    elif not out.flags.c_contiguous or out.base is not whole:
-        return None
+    elif not out.flags.c_contiguous or out.base is not (whole if whole.flags.writeable else whole.base):
+        return None  # (what may not be written is such a part itself, with the same base)
     else:
         out.flags.writeable = False  # no plan takes it for memory that it may overwrite, and `whole` is held by it
     return leaf_value(aval(out.shape, v.aval.dtype, CPU), out)

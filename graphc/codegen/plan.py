@@ -1,6 +1,7 @@
 """Build the executable plan of a recorded program: verify, run the passes, hand over to a back end."""
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Collection
 from typing import Any
@@ -55,7 +56,18 @@ _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplem
 
 
 def build_plan(graph: Graph) -> Any:
-    """A callable from bindings to output buffers, which keeps the graph it was built from in ``.graph``."""
+    """A callable from bindings to output buffers, which keeps the graph it was built from in ``.graph``. Nothing is collected
+    meanwhile: looking for garbage among the many objects that planning makes would take a quarter of its time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _built(graph)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _built(graph: Graph) -> Any:
     if config.DUMP:
         from ..ir import dump
 

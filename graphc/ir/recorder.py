@@ -45,6 +45,8 @@ from .tape import GradNode, OutputEdge, alias_value
 
 _ref = weakref.ref
 _TRIE_LIMIT = 400_000  # nodes; then the trie is dropped and grows again
+VARIANTS, MANY_NODES = 4, 24  # variants of what follows at a point of an eager program: further ones (another crop, another
+# shift) are computed by themselves, so that what follows them, and what comes before if that is much, stays the program it was
 _HELD = 16  # times the caps of eager programs that a compiled call may reach
 _WEIGHTLESS = frozenset(("reshape", "permute", "expand", "slice", "window", "const", "iota"))  # no memory of their own
 _SNAPSHOT_BYTES = 1 << 20  # an exported leaf up to this size is copied when read, a larger one is read at once
@@ -76,6 +78,10 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
         if _abandoned(reg, ins):
             return apply(op, ins, attrs)
         start = reg.cursor
+        if start.end > MANY_NODES and start.alts and len(start.alts) >= VARIANTS and not (state.hold or state.tracing) and \
+                op.kind != "leaf" and (op, slots, attrs) not in start.alts:
+            flush("variant")
+            return apply(op, ins, attrs)
         node = _advance(start, op, slots, attrs, ins)
         if reg.cursor is not start:  # meanwhile something was recorded, by the end of some object or a signal's handler
             return apply(op, ins, attrs)
@@ -245,12 +251,14 @@ def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequenc
     in_avals = tuple([v.aval for v in ins])
     avals = op.infer_avals(attrs, in_avals)
     if len(alts) >= 64 and cur is not _Trie.root:
-        alts.clear()  # shapes or constants that never repeat: remember only recent branches
+        del alts[next(iter(alts))]  # shapes or constants that never repeat: remember only recent branches
     node = Node(op, slots, attrs, avals, in_avals, cur.end if cur.op is not None else 0,
                 loc or user_location(2), cur)
     if op.kind == "leaf" or op.name in _WEIGHTLESS:
         node.cum_bytes = cur.cum_bytes
     node.full = node.end >= config.NODE_CAP or node.cum_bytes >= config.BYTE_CAP or config.EAGER
+    if len(alts) >= VARIANTS and op.kind != "leaf" and cur is not _Trie.root:
+        node.full = True  # (a compiled call goes on)
     alts[key] = node
     if cur is not _Trie.root:
         cur.next = node

@@ -313,6 +313,5 @@ def module(functions: Sequence[Function], *extra: str) -> str:
     """Join functions and extra text (definitions of helpers) into one module."""
     declares = sorted({d for f in functions for d in f.declares})
     body = "\n".join([*extra, *[f.text() for f in functions]])
-    defined = [d for d in declares if f"@{d.split('@')[1].split('(')[0]}(" not in "".join(
-        line for line in body.splitlines() if line.startswith("define"))]
-    return "\n".join([*defined, body])
+    defined = "".join([line for line in body.splitlines() if line.startswith("define")])
+    return "\n".join([*[d for d in declares if f"@{d.split('@')[1].split('(')[0]}(" not in defined], body])
