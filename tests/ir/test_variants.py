@@ -16,7 +16,7 @@ F = nn.functional
 
 CHANGES: dict[str, Callable[[Any, int, int], Any]] = {
     "crop": lambda x, a, b: x[:, a:a + 8, b:b + 8],
-    "shift": lambda x, a, b: graphc.roll(x, (a, b), (1, 2))[:, :8, :8],
+    "shift": lambda x, a, b: graphc.roll(x, 2 * a, 1)[:, :8, :8],
     "pad": lambda x, a, b: F.pad(x, (a, 9 - a, b, 9 - b))[:, 4:12, 4:12],
 }
 
@@ -32,7 +32,8 @@ def test_what_follows_stays_planned(change: str) -> None:
     numbers = random.Random(0)
     added = []
     for step in range(40):
-        x, y = data[step % 10 * 16:][:16], targets[step % 10 * 16:][:16]
+        start = step % 10 * 16
+        x, y = data[start:start + 16], targets[start:start + 16]
         a, b = numbers.randrange(9), numbers.randrange(9)
         before = recorder.counters["plan_nodes"]
         loss = F.cross_entropy(net(CHANGES[change](x, a, b)), y)
