@@ -15,6 +15,7 @@ import numpy as np
 from ..dtypes import dtype
 from ..ir.optable import OPS
 from ..ir.prims.random import philox_words
+from ..ir.quiet import quiet
 from . import index
 from .index import Ix
 from .loop_ir import Access, Guard, Kernel, Stmt
@@ -140,7 +141,7 @@ class _Tile:
 
 def run_kernel(k: Kernel, buffers: Sequence[np.ndarray]) -> None:
     """Execute on flat arrays, one per buffer of the kernel. Raises IndexFault for an index out of range."""
-    with np.errstate(all="ignore"):
+    with quiet():
         if not k.extents or k.kept == 0:
             _Tile(k, buffers, 0, k.extents[0] if k.extents else 0).run()
             return

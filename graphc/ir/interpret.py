@@ -14,6 +14,7 @@ import numpy as np
 from .node import Graph, Node, Value
 from .optable import Prim
 from .passes.expand import expand_composites
+from .quiet import quiet
 from .recorder import SCALAR, scalar_buffer, with_location
 
 
@@ -71,7 +72,7 @@ def compile_numpy(graph: Graph) -> Callable[[list[Any]], list[Any]]:
         arrays = bind_inputs(graph, bindings)
         for s, a in zip(in_slots, arrays):
             env[s] = a
-        with np.errstate(all="ignore"):
+        with quiet():
             for node, fn, frees in program:
                 try:
                     out = fn(node.attrs, *[env[s] for s in node.ins])
@@ -102,7 +103,7 @@ def evaluate_each(graph: Graph, bindings: list[Any]) -> list[Any]:
     """Every slot's array, or the exception of the op it depends on that failed."""
     graph_inputs = iter(bind_inputs(graph, bindings))
     env: list[Any] = []
-    with np.errstate(all="ignore"):
+    with quiet():
         for node in graph.nodes:
             assert node.op is not None
             if node.op.kind == "leaf":
@@ -133,7 +134,7 @@ def run_graph(graph: Graph, args: list[Any]) -> list[Any]:
     """Evaluate a Graph on arrays; the plain, slow form (sub-graphs of control ops, tests)."""
     env: list[Any] = []
     it = iter(args)
-    with np.errstate(all="ignore"):
+    with quiet():
         for node in graph.nodes:
             assert node.op is not None
             if node.op.kind == "leaf":

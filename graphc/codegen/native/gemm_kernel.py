@@ -10,12 +10,14 @@ ACM TOMS 34(3), 2008.
 from __future__ import annotations
 
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 
 from ...dtypes import bfloat16, float16, float32, float64
+from ...runtime import memory
 from ..loop_ir import Kernel
 from . import vmath
 from .epilogue import Epilogue
+from .kernel import anonymous, named
 from .llvm import Function, byte_size, module, scalar_of, vec
 from .opcodes import load_convert, memory_type, rounded, store_convert
 
@@ -72,6 +74,14 @@ def fused_kernel(dt: str, rows: int, vectors: int, bits: int, k: Kernel,
                  slot: int) -> tuple[str, str, tuple[int, ...], tuple[tuple[int, int], ...]]:
     """(symbol, text, numbers, streams) of a product whose tiles pass through ``k``, which reads the product as ``slot``.
     Argument block: A, B, unused, partial sums; the pointers of ``k``'s buffers, error block and scratch; ``numbers``; WORDS."""
+    k, slots = anonymous(k)
+    symbol, text, numbers, streams = _fused(dt, rows, vectors, bits, k, slots.index(slot), memory.last_level_cache())
+    return symbol, text, numbers, named(streams, slots)
+
+
+@lru_cache(512)
+def _fused(dt: str, rows: int, vectors: int, bits: int, k: Kernel, slot: int,
+           cache: int) -> tuple[str, str, tuple[int, ...], tuple[tuple[int, int], ...]]:
     width = bits // (8 * byte_size(register_scalar(dt)))
     e = Epilogue(k, slot, width * vectors, bits, "EPILOGUE")
     words = len(k.buffers) + 2 + len(e.numbers)

@@ -21,9 +21,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from ..loop_ir import Kernel
+from ...runtime import memory
+from ..loop_ir import Buf, Kernel, Stmt
 from . import opcodes, vmath
 from .kernel_layout import Env, Lanes, Val, choose_vector_axis
 from .kernel_reductions import Reductions
@@ -259,7 +261,29 @@ def scratch_elements(k: Kernel) -> int:
 
 def print_kernel(k: Kernel, vector_bits: int) -> Printed:
     """LLVM module text of a kernel. Raises NotImplementedError for an opcode this back end lacks."""
+    k, slots = anonymous(k)
+    p = _printed(k, vector_bits, memory.last_level_cache())
+    return replace(p, streams=named(p.streams, slots)) if p.streams else p
+
+
+@lru_cache(1024)
+def _printed(k: Kernel, vector_bits: int, cache: int) -> Printed:
+    """The layers of a network have the same kernels, but for what they read and write. ``cache`` decides what goes past it."""
     return finished(Printer(k, vector_bits))
+
+
+def anonymous(k: Kernel) -> tuple[Kernel, tuple[int, ...]]:
+    """A kernel whose buffers are only numbered and that comes from nowhere, and the slots that the numbers stand for."""
+    slots = tuple(dict.fromkeys([b.slot for b in k.buffers]))
+    number = {slot: n for n, slot in enumerate(slots)}
+    buffers = tuple([Buf(number[b.slot], b.dtype, b.size) for b in k.buffers])
+    stmts = tuple([Stmt(s.op, s.args, s.dtype, s.attr) for s in k.stmts])
+    return Kernel("k_" + k.name.split("_", 1)[-1], k.extents, k.kept, buffers, stmts, k.stores), slots
+
+
+def named(streams: Sequence[tuple[int, int]], slots: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The streams of a kernel that was :func:`anonymous`, by slot."""
+    return tuple([(slots[n], at) for n, at in streams])
 
 
 def finished(p: Printer) -> Printed:
@@ -275,4 +299,4 @@ def finished(p: Printer) -> Printed:
                    any(s.op == "check" for s in k.stmts), math.prod(k.extents), p.leading, p.streams_of())
 
 
-__all__ = ["Printed", "Printer", "choose_vector_axis", "philox", "print_kernel"]
+__all__ = ["Printed", "Printer", "anonymous", "choose_vector_axis", "named", "philox", "print_kernel"]

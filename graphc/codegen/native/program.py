@@ -27,6 +27,7 @@ from ...ir.flush import note_finished
 from ...ir.interpret import compile_numpy
 from ...ir.node import Graph, Value
 from ...ir.picking import picker
+from ...ir.quiet import quiet
 from ...ir.recorder import SCALAR, scalar_buffer, with_location
 from ...runtime import jit, memory, pool, threads
 from .. import memory as memory_plan
@@ -488,7 +489,7 @@ class Program:
     def call(self, c: Call, objects: list[Any], bindings: list[Any]) -> None:
         """A library call; its errors name the user's line."""
         try:
-            with np.errstate(all="ignore"):
+            with quiet():
                 out = c.fn(*[self.array(s, objects, bindings) for s in c.reads])
         except Exception as error:
             raise with_location(error, c.node) from None

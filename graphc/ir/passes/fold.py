@@ -9,6 +9,7 @@ import numpy as np
 
 from ..node import Graph, GraphBuilder
 from ..optable import OPS, Prim
+from ..quiet import quiet
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -24,7 +25,7 @@ def fold_constants(graph: Graph) -> Graph:
         foldable = (isinstance(op, Prim) and op.kind in ("pointwise", "view") and op is not const and ins
                     and len(node.avals) == 1 and node.avals[0].ndim == 0 and all(s in arrays for s in ins))
         if foldable:
-            with np.errstate(all="ignore"):
+            with quiet():
                 out = np.asarray(op.eval_np(node.attrs, *[arrays[s] for s in ins]))  # type: ignore[attr-defined]
             out = out.astype(node.avals[0].dtype.np)
             first = b.add(const, (), (out.tobytes(), node.avals[0].dtype), node.avals, node.loc)

@@ -11,6 +11,7 @@ from .. import build as P
 from ..infer import comparison, elementwise, require_float
 from ..node import Aval
 from ..optable import prim
+from ..quiet import quiet
 from ..samples import binary, draw, unary
 from . import special
 
@@ -224,7 +225,7 @@ def _floordiv(a: np.ndarray, b: np.ndarray) -> Any:
 
 
 def _float_floordiv(a: np.ndarray, b: np.ndarray) -> Any:
-    with np.errstate(all="ignore"):
+    with quiet():
         out = np.floor_divide(a, b)
         return np.where(b == 0, np.true_divide(a, b), out).astype(a.dtype)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..quiet import quiet
+
 Fn = Callable[[np.ndarray], np.ndarray]
 
 
@@ -22,7 +24,7 @@ def _in64(fn: Fn) -> Callable[[Any], Any]:
 
     def run(x: Any) -> Any:
         x = np.asarray(x)
-        with np.errstate(all="ignore"):
+        with quiet():
             return fn(x.astype(np.float64).reshape(-1)).reshape(x.shape).astype(x.dtype)
 
     run.__name__, run.__doc__ = fn.__name__, fn.__doc__
