@@ -25,17 +25,15 @@ from .tensor_hooks import GradFn
 from .tensor_hooks import HookHandle as HookHandle
 from .tensor_info import Size as Size
 from .tensor_info import TensorInfo
+from .view_steps import contiguous_cover, np_view, part
 from .views import (
     REPEATING,
     Alias,
     Storage,
-    contiguous_cover,
     inherit,
     is_alone,
     log_write,
-    np_view,
     overwrite,
-    part,
     private_alias,
     put_back,
     replay,

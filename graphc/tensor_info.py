@@ -11,7 +11,8 @@ from .dtypes import dtype
 from .errors import ArgumentTypeError, DimError
 from .ir.node import Value
 from .ir.recorder import evaluated
-from .views import Alias, contiguous_strides
+from .view_steps import contiguous_strides
+from .views import Alias
 
 
 class Size(tuple):

@@ -13,7 +13,7 @@ import graphc
 PACKAGE = Path(graphc.__file__).resolve().parent
 FRONT, TOP = 5, 6
 LAYERS = [("errors", "dtypes", "device", "config", "_absent"), ("ir",), ("codegen", "runtime"),
-          ("tensor", "tensor_hooks", "tensor_info", "tensor_overriding", "tensor_repr", "views", "autograd"), ("ops",)]
+          ("tensor", "tensor_hooks", "tensor_info", "tensor_overriding", "tensor_repr", "view_steps", "views", "autograd"), ("ops",)]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}  # nn, optim, compile and the rest: FRONT
 
 # Upward imports still to be removed, as (file, imported module). The list may only shrink: an entry that is no longer

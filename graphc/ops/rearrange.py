@@ -8,7 +8,8 @@ from ..errors import AutogradError, ShapeError
 from ..ir import build as P
 from ..ir.recorder import state as recording
 from ..tensor import Tensor, wrap
-from ..views import STRIDED, Alias
+from ..view_steps import STRIDED
+from ..views import Alias
 from ._common import norm_dim, shape_arg, val
 from .convert import fresh
 from .joining import atleast_2d, cat, narrow, stack

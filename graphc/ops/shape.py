@@ -11,7 +11,8 @@ from ..errors import ArgumentTypeError, AutogradError, ShapeError
 from ..ir import build as P
 from ..ir.recorder import state as recording
 from ..tensor import Size, Tensor, wrap
-from ..views import private_alias, shows
+from ..view_steps import shows
+from ..views import private_alias
 from ._common import norm_dim, norm_dims, numpy_names, shape_arg, val
 from .convert import fresh
 

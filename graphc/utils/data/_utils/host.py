@@ -16,7 +16,7 @@ from ....ir.node import aval, leaf_value
 from ....ir.recorder import evaluated
 from ....tensor import Tensor, to_numpy, wrap
 from ....tensor_overriding import overriding
-from ....views import np_view
+from ....view_steps import np_view
 
 
 def adopt(arr: np.ndarray) -> Tensor:
