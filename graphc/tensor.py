@@ -131,6 +131,8 @@ class Tensor(TensorInfo):
             a = self._alias = Alias(Storage(self._v, self), (), False)
         t = wrap(v)
         t._alias = alias = Alias(a.storage, a.chain + steps, detached or a.detached)
+        if a.version == -1 or self._v.__class__ is SharedValue:
+            alias.version = -1
         if a.leaf is not None and not detached:
             alias.leaf, alias.depth = a.leaf, a.depth
         return t
@@ -173,7 +175,7 @@ class Tensor(TensorInfo):
         v.gfn = edge
         a = self._alias
         if a is not None:
-            if a.chain or a.detached:
+            if a.chain or a.detached or a.storage.__class__ is not Storage:
                 a.leaf, a.depth = edge, len(a.chain)
                 a.detached = a.detached or edge is None
             else:

@@ -127,7 +127,7 @@ def np_view(arr: np.ndarray, name: str, attrs: Any) -> np.ndarray:
     if name == "permute":
         return arr.transpose(attrs[0])
     if name == "expand":
-        return np.broadcast_to(arr, attrs[0])
+        return np.lib.stride_tricks.as_strided(arr, attrs[0], np.broadcast_to(arr, attrs[0]).strides)  # may be written
     if name == "slice":
         return arr[np_index(attrs)]
     if name == STRIDED:
@@ -149,6 +149,11 @@ def contiguous_cover(arr: np.ndarray) -> tuple[np.ndarray, ViewStep] | None:
     strides = tuple([s // arr.itemsize for s in arr.strides])
     span = 1 + sum([(n - 1) * s for n, s in zip(arr.shape, strides)])
     return np.lib.stride_tricks.as_strided(arr, (span,), (arr.itemsize,)), (STRIDED, (arr.shape, strides, 0))
+
+
+def is_part(buffer: Any) -> bool:
+    """Whether a buffer is an array over less than all of another one."""
+    return buffer.__class__ is np.ndarray and buffer.base.__class__ is np.ndarray and buffer.nbytes < buffer.base.nbytes
 
 
 def part(v: Value, chain: tuple[ViewStep, ...]) -> Value | None:

@@ -12,6 +12,7 @@ else holds (:func:`overwrite`).
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from .ir.node import PoisonedValue, SharedValue, Value, aval, leaf_value
 from .ir.optable import OPS
 from .ir.recorder import apply, evaluated, flush, is_exported, scalar_buffer, state
 from .ir.tape import AccumulateGrad, alias_value
-from .view_steps import STRIDED, ViewStep, geometry, np_view, part, positions
+from .view_steps import STRIDED, ViewStep, geometry, is_part, np_view, part, positions
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -51,6 +52,7 @@ class Storage:
             self.version += 1
 
 
+_GONE = weakref.ref(Value(aval((), int64, CPU), None, -1))
 REPEATING = 1 << 20  # bytes; larger views may be ones that only repeat a storage
 
 
@@ -89,7 +91,8 @@ class Alias:
             v = replay(v, chain)
         finally:
             state.grad = grad
-        self.version = self.storage.version
+        # what shows shared memory is read anew every time, also the first time after nobody shares it any more
+        self.version = -1 if self.storage.value.__class__ is SharedValue else self.storage.version
         if v.aval.nbytes > REPEATING:
             self.keep_no_result(v)
         return v
@@ -98,14 +101,15 @@ class Alias:
         """A view that repeats its storage many times over (``expand``) is no result of a region, though a tensor holds it: it
         would fill memory that nobody asked for. It is made anew wherever it is used."""
         live = state.region.live
-        if v.aval.size >= 8 * max(1, self.storage.value.aval.size) and live and live[-1]() is v:
-            live.pop()
+        last = len(live) - 1
+        if v.aval.size >= 8 * max(1, self.storage.value.aval.size) and live and live[last]() is v:
+            live[last] = _GONE  # (nothing is popped: the end of some object may record meanwhile)
             self.version = -1
 
 
 def is_alone(a: Alias) -> bool:
     """Whether one tensor is all that looks at a storage, and looks at all of it. To be asked with a tensor's attribute."""
-    return not a.chain and (sys.getrefcount(a), sys.getrefcount(a.storage)) == _ALONE
+    return not a.chain and a.storage.__class__ is Storage and (sys.getrefcount(a), sys.getrefcount(a.storage)) == _ALONE
 
 
 def _alone() -> tuple[int, int]:
@@ -203,17 +207,31 @@ def overwrite(t: Tensor, x: Value | float) -> bool:
         data = scalar_buffer(x, s.value.aval.dtype)
     evaluated(s.value)
     t._v, a.version = Value(t._v.aval, None, -1), -1  # holds no memory, and is made anew when it is read
-    target = _own_memory(s, s.places >= MANY_PLACES)
-    if target is None:
-        return False
-    for step in a.chain:
-        target = np_view(target, *step)
-    target[...] = data
-    s.version += 1
-    owner = s.owner() if s.owner is not None else None
-    if owner is not None and owner._v is s.value:
-        owner._alias.version = s.version  # type: ignore[union-attr]
-    return True
+    if _written(s, a.chain, data):
+        return True
+    if s.places >= MANY_PLACES and state.region.cursor.op is not None:
+        flush()
+        return _written(s, a.chain, data)
+    return False
+
+
+_writing = threading.RLock()  # threads may write to different rows
+
+
+def _written(s: Storage, chain: tuple[ViewStep, ...], data: Any) -> bool:
+    """Write into memory of an evaluated storage that nobody else sees, if there is such, now."""
+    with _writing:
+        target = None if s.value.region is not None else _own_memory(s)
+        if target is None:
+            return False
+        for step in chain:
+            target = np_view(target, *step)
+        target[...] = data
+        s.version += 1
+        owner = s.owner() if s.owner is not None else None
+        if owner is not None and owner._v is s.value:
+            owner._alias.version = s.version  # type: ignore[union-attr]
+        return True
 
 
 @lru_cache(4096)
@@ -223,9 +241,9 @@ def _places(chain: tuple[ViewStep, ...]) -> bool:
     return "slice" in names and names <= _PLACING
 
 
-def _own_memory(s: Storage, flushing: bool) -> np.ndarray | None:
+def _own_memory(s: Storage) -> np.ndarray | None:
     """The array of an evaluated storage, which then nobody else sees: a copy, if somebody held it. None if something pending
-    does, and that may not be computed for this."""
+    may do so."""
     old, owner = s.value, s.owner() if s.owner is not None else None
     if old.buffer.__class__ is not np.ndarray:
         return None
@@ -238,9 +256,7 @@ def _own_memory(s: Storage, flushing: bool) -> np.ndarray | None:
         owner._v = new
     del old, owner
     if sys.getrefcount(array) != _OWN and state.region.cursor.op is not None:
-        if not flushing:
-            return None
-        flush()
+        return None
     if sys.getrefcount(array) != _OWN or array.base.__class__ is np.ndarray or not array.flags.writeable:
         new.buffer = array = array.copy()
     return array
@@ -289,6 +305,8 @@ def settle(old: Value, new: Value) -> Value:
 def private_alias(v: Value) -> Value:
     """Another handle on the same result that no write from outside can reach, without gradient edge."""
     out = alias_value(v)
+    if out.region is None and out.__class__ is Value and is_part(out.buffer):
+        out.buffer = out.buffer.copy()  # not to hold all it lies in
     if out.__class__ is SharedValue:
         out.__class__ = Value  # type: ignore[assignment]
         if is_exported(v):

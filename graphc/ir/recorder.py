@@ -106,14 +106,19 @@ def _abandoned(reg: Region, ins: tuple[Value, ...] = ()) -> bool:
     """Whether nothing of a region can be asked for any more, where the program goes on as it did not before: then a new region
     begins, so that a program that is run again is followed from its start, whatever was left pending before it. ``ins``: values
     in use, maybe scalars."""
-    live = reg.live
+    live, start = reg.live, reg.cursor
     if not live or reg.must_flush or state.tracing or state.hold or state.walks or any([v.region is reg for v in ins]):
         return False
-    while live and live[-1]() is None:
-        live.pop()
-    if live:
+    while live:
+        last = live[-1]
+        if last() is not None:
+            return False
+        if live and live[-1] is last:  # else the end of some object, or a signal's handler, recorded something meanwhile
+            del live[-1]
+    new = Region()
+    if state.region is not reg or reg.cursor is not start:
         return False
-    state.region = Region()
+    state.region = new
     return True
 
 

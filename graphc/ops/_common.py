@@ -88,7 +88,8 @@ def convertible(x: Any, dt: dtype) -> Any:
             raise DTypeError(f"value cannot be converted to type {dt.name} without overflow: {x}")
     elif dt.category == 1:
         info = np.iinfo(dt.np)
-        if not (x == x and (info.min <= x <= info.max or not dt.is_signed and -info.max <= x < 0)):
+        wraps = not dt.is_signed and isinstance(x, int)  # whole negative numbers do
+        if not (x == x and (info.min <= x <= info.max or wraps and -info.max <= x < 0)):
             raise DTypeError(f"value cannot be converted to type {dt.name} without overflow: {x}")
     elif dt.category == 2 and dt.itemsize < 8 and x == x and abs(x) != math.inf and abs(x) > _LARGEST[dt.name]:
         raise DTypeError(f"value cannot be converted to type {dt.name} without overflow: {x}")

@@ -41,6 +41,7 @@ from ._index_dim import (
 )
 from ._index_embedding import embedding, embedding_bag, one_hot
 from ._index_mask import argwhere, masked_fill, masked_scatter, masked_select, nonzero, where
+from .joining import select
 
 __all__ = [
     "argwhere", "diag", "diag_embed", "diagflat", "diagonal", "embedding", "embedding_bag", "gather", "getitem", "index_add",
@@ -309,8 +310,6 @@ def _broadcast_value(v: Value, shape: tuple[int, ...]) -> Value:
 def getitem(self: Tensor, index: Any) -> Tensor:
     """``self[index]``: a view for ints, slices, None and Ellipsis; a copy when integer arrays or masks take part."""
     if index.__class__ is int and self._v.aval.ndim:
-        from .joining import select
-
         return select(self, 0, _in_range(index, 0, self._v.aval.shape[0]))
     p = _plan(self, index)
     base = _basic_view(self, p)
@@ -362,6 +361,9 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     if isinstance(index, bool):
         if index:
             setitem(self, None, value)
+        return
+    if index.__class__ is int and self._v.aval.ndim:
+        _assign(select(self, 0, _in_range(index, 0, self._v.aval.shape[0])), value)
         return
     p = _plan(self, index)
     base = _basic_view(self, p)

@@ -49,8 +49,8 @@ def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = Non
     """Layer norm over the trailing ``normalized_shape``; statistics in float32 for 16-bit inputs."""
     x, params = val(input), _affine(weight, bias)
     have = x.aval.shape
-    n = 1
-    if normalized_shape != have[-1:] or [v for v in params if v.aval.shape != normalized_shape]:  # else it is the usual case
+    n = 1  # in the usual case
+    if not have or normalized_shape != have[-1:] or [v for v in params if v.aval.shape != normalized_shape]:
         n = _normalized("layer_norm", x, normalized_shape, ("weight", weight), ("bias", bias))
     return wrap(apply(OPS["layer_norm"], (x, *params), (n, eps, weight is not None, bias is not None)))
 

@@ -283,3 +283,53 @@ def test_no_plan_overwrites_what_a_slice_lies_in() -> None:
         z = x[i:i + 1].clone().mul_(3)
         assert np.array_equal(z.numpy(), before[i:i + 1] * 3)
     assert np.array_equal(x.numpy(), before)
+
+
+def test_a_copy_of_a_slice_holds_no_more_than_itself() -> None:
+    x = graphc.arange(20_000.0).reshape(4, 5000)
+    x.tolist()
+    row = x[1]
+    copies = [row.clone(), graphc.tensor(row), graphc.zeros(5000).copy_(row), nn.Parameter(row.clone())]
+    for copy in copies:
+        copy.tolist()
+        buffer = copy._read().buffer
+        assert not isinstance(buffer.base, np.ndarray) or buffer.base.nbytes == buffer.nbytes
+        assert copy.data_ptr() != row.data_ptr()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_views_of_memory_that_was_shared(before: bool) -> None:
+    """Also when nobody shares it any more by the time they are read."""
+    x = graphc.zeros(6, 5)
+    x.tolist()
+    early = x[0]
+    array = x.numpy()
+    view = early if before else x[0]
+    view.tolist()
+    array[0] = 83
+    del array
+    assert x.sum().item() == 83 * 5 and x[1].tolist() == [0.0] * 5
+    assert view.tolist() == [83.0] * 5
+
+
+def test_threads_fill_rows() -> None:
+    import threading
+
+    for _ in range(5):
+        x = graphc.zeros(64, 8)
+        x[0].tolist()
+        failed: list[BaseException] = []
+
+        def fill(first: int, x: Any = x, failed: list[BaseException] = failed) -> None:
+            try:
+                for i in range(first, 64, 4):
+                    x[i] = float(i)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=fill, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed and x[:, 0].tolist() == [float(i) for i in range(64)]

@@ -40,7 +40,21 @@ def differentiated(x: Any, i: Any, j: Any) -> Any:
     return y.detach(), w.grad
 
 
-PROGRAMS = [written_through, read_after_writes, differentiated]
+def parameters(x: Any, i: Any, j: Any) -> Any:
+    nn = torch.nn if isinstance(x, torch.Tensor) else graphc.nn
+    optim = torch.optim if isinstance(x, torch.Tensor) else graphc.optim
+    p = nn.Parameter(x[i])
+    optimizer = optim.SGD([p], lr=0.5)
+    (p * p).sum().backward()
+    optimizer.step()
+    y = x[j]
+    y.requires_grad_()
+    (y * 2).sum().backward()
+    assert not x.requires_grad and x.is_leaf
+    return p.detach().clone(), y.grad
+
+
+PROGRAMS = [parameters, written_through, read_after_writes, differentiated]
 
 
 @pytest.mark.parametrize("mode", ["eager", "default", "replay"])
