@@ -80,7 +80,7 @@ class Tensor(TensorInfo):
             log_write(self, old)
             self._v = new
             return
-        if a.chain and overwrite(self, v):
+        if overwrite(self, v):
             return
         old = a.storage.value
         if a.detached or a.leaf is not None:

@@ -169,12 +169,9 @@ def part(v: Value, chain: tuple[ViewStep, ...]) -> Value | None:
         v.__class__, shared = Value, False  # type: ignore[assignment]
     whole = out = v.buffer
     for name, attrs in chain:
-        if name == "slice":
-            out = out[np_index(attrs)]
-        elif name == "reshape" and out.flags.c_contiguous:
-            out = out.reshape(attrs[0])
-        else:
+        if name != "slice" and not (name == "reshape" and out.flags.c_contiguous):
             return None
+        out = np_view(out, name, attrs)
     if shared:
         out = out.copy()
     elif not out.flags.c_contiguous or out.base is not (whole if whole.flags.writeable else whole.base):

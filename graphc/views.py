@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
+_GONE = weakref.ref(Value(aval((), int64, CPU), None, -1))
+
+
 class Storage:
     """A mutable cell shared by a base tensor (``owner``, if it is known) and its views. ``version`` counts writes, ``places``
     how often one went to another part than the last."""
@@ -42,7 +45,7 @@ class Storage:
     def __init__(self, value: Value, owner: Tensor | None = None):
         self.value = value
         self.version = self.places = 0
-        self.owner = None if owner is None else weakref.ref(owner)
+        self.owner: Any = _GONE if owner is None else weakref.ref(owner)
         self.place: Any = None
 
     def restore(self, old: Value) -> None:
@@ -52,7 +55,6 @@ class Storage:
             self.version += 1
 
 
-_GONE = weakref.ref(Value(aval((), int64, CPU), None, -1))
 REPEATING = 1 << 20  # bytes; larger views may be ones that only repeat a storage
 
 
@@ -189,7 +191,9 @@ def overwrite(t: Tensor, x: Value | float) -> bool:
     """Write a value or a number into the part of a storage that a view shows, in memory and at once; False where that must be
     recorded. So a loop that fills its results in is not another program at every index. What is pending is recorded first and
     often the same in every run: it is computed for that only when the places change all the time."""
-    a: Any = t._alias
+    a = t._alias
+    if a is None or not a.chain:
+        return False
     s = a.storage
     if state.hold or state.tracing or state.watch is not None or s.__class__ is not Storage or not _places(a.chain):
         return False
@@ -228,9 +232,9 @@ def _written(s: Storage, chain: tuple[ViewStep, ...], data: Any) -> bool:
             target = np_view(target, *step)
         target[...] = data
         s.version += 1
-        owner = s.owner() if s.owner is not None else None
+        owner = s.owner()
         if owner is not None and owner._v is s.value:
-            owner._alias.version = s.version  # type: ignore[union-attr]
+            owner._alias.version = s.version
         return True
 
 
@@ -244,7 +248,7 @@ def _places(chain: tuple[ViewStep, ...]) -> bool:
 def _own_memory(s: Storage) -> np.ndarray | None:
     """The array of an evaluated storage, which then nobody else sees: a copy, if somebody held it. None if something pending
     may do so."""
-    old, owner = s.value, s.owner() if s.owner is not None else None
+    old, owner = s.value, s.owner()
     if old.buffer.__class__ is not np.ndarray:
         return None
     if old.__class__ is SharedValue and is_exported(old):

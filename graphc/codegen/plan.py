@@ -1,7 +1,6 @@
 """Build the executable plan of a recorded program: verify, run the passes, hand over to a back end."""
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Collection
 from typing import Any
@@ -11,6 +10,7 @@ from ..errors import CompileError
 from ..ir.interpret import compile_numpy
 from ..ir.node import Graph
 from ..ir.passes import run_passes
+from ..ir.quiet import uncollected
 from .devices import on_devices
 from .meta import MetaPlan, has_meta
 
@@ -58,13 +58,8 @@ _BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplem
 def build_plan(graph: Graph) -> Any:
     """A callable from bindings to output buffers, which keeps the graph it was built from in ``.graph``. Nothing is collected
     meanwhile: looking for garbage among the many objects that planning makes would take a quarter of its time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with uncollected():
         return _built(graph)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _built(graph: Graph) -> Any:

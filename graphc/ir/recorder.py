@@ -78,8 +78,8 @@ def apply(op: Op, ins: tuple[Value, ...], attrs: Any = ()) -> Any:
         if _abandoned(reg, ins):
             return apply(op, ins, attrs)
         start = reg.cursor
-        if start.end > MANY_NODES and start.alts and len(start.alts) >= VARIANTS and not (state.hold or state.tracing) and \
-                op.kind != "leaf" and (op, slots, attrs) not in start.alts:
+        if start.end > MANY_NODES and _varies(start, op) and not (state.hold or state.tracing) and \
+                (op, slots, attrs) not in start.alts:  # type: ignore[operator]
             flush("variant")
             return apply(op, ins, attrs)
         node = _advance(start, op, slots, attrs, ins)
@@ -193,28 +193,7 @@ def apply_each(op: Op, columns: Sequence[Sequence[Value]], more: Sequence[tuple[
 
 def scalars(numbers: Sequence[Any], dt: dtype) -> tuple[Value, ...]:
     """Python numbers as run-time inputs of dtype ``dt``."""
-    reg = state.region
-    av = scalar_aval(dt)
-    key = SCALAR, av, len(numbers)
-    start = reg.cursor
-    known = start.blocks.get(key) if start.blocks is not None else None
-    if known is None:
-        if start.op is not SCALAR and _abandoned(reg):
-            return scalars(numbers, dt)
-        node, slots = start, []
-        for _ in numbers:
-            after = node.next
-            same = after is not None and after.op is SCALAR and after.attrs[0] is av
-            node = after if same else _advance(node, SCALAR, (), (av,), ())  # type: ignore[assignment]
-            slots.append(node.slot)
-        known = node, slots
-        if start.op is not None and slots:
-            start.keep_block(key, known)
-    if reg.cursor is not start:
-        return scalars(numbers, dt)
-    reg.cursor, slots = known
-    reg.bindings += numbers
-    return tuple([Value(av, reg, slot) for slot in slots])
+    return tuple([scalar(number, dt) for number in numbers])
 
 
 def scalar(number: Any, dt: dtype) -> Value:
@@ -261,9 +240,8 @@ def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequenc
                 loc or user_location(2), cur)
     if op.kind == "leaf" or op.name in _WEIGHTLESS:
         node.cum_bytes = cur.cum_bytes
-    node.full = node.end >= config.NODE_CAP or node.cum_bytes >= config.BYTE_CAP or config.EAGER
-    if len(alts) >= VARIANTS and op.kind != "leaf" and cur is not _Trie.root:
-        node.full = True  # (a compiled call goes on)
+    node.full = (node.end >= config.NODE_CAP or node.cum_bytes >= config.BYTE_CAP or config.EAGER
+                 or _varies(cur, op))  # (a compiled call goes on)
     alts[key] = node
     if cur is not _Trie.root:
         cur.next = node
@@ -271,6 +249,11 @@ def _advance(cur: Node, op: Op, slots: tuple[int, ...], attrs: Any, ins: Sequenc
     if _Trie.count > _TRIE_LIMIT:
         _Trie.root, _Trie.count = Node(None, (), (), (), (), 0), 0
     return node
+
+
+def _varies(cur: Node, op: Op) -> bool:
+    """Whether a program goes on in so many ways at a node that another one, by ``op``, is to be computed by itself."""
+    return cur.alts is not None and len(cur.alts) >= VARIANTS and op.kind != "leaf" and cur is not _Trie.root
 
 
 def _bind(reg: Region, v: Value) -> int:
@@ -281,12 +264,9 @@ def _bind(reg: Region, v: Value) -> int:
             return slot
         if v.region is not None:
             _evaluate_foreign(v)
-        start = reg.cursor
-        node = start.next  # _enter_leaf, without the call
+        node = reg.cursor.next  # _enter_leaf, without the call
         if node is None or node.op is not LEAF or node.attrs[0] is not v.aval:
-            node = _advance(start, LEAF, (), (v.aval,), ())
-            if reg.cursor is not start:
-                return _bind(reg, v)
+            return _enter_leaf(reg, v)
         reg.cursor = node
         reg.bindings.append(v)
         reg.leaf_slots[v] = slot = node.slot

@@ -147,10 +147,11 @@ def fill_(input: Tensor, value: Any) -> Tensor:
         if value.ndim:
             raise ShapeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
         return copy_(input, value)
-    a, seen = input._v.aval, input._alias
-    if seen is not None and seen.chain and value.__class__ in _NUMBERS and overwrite(input, convertible(value, a.dtype)):
+    a = input._v.aval
+    x: Any = convertible(value, a.dtype)
+    if type(x) in _NUMBERS and overwrite(input, x):
         return input
-    v = P.const(value, a.dtype) if value in (0, 1) else number(convertible(value, a.dtype), a.dtype)
+    v = P.const(x, a.dtype) if x in (0, 1) else number(x, a.dtype)
     input._write(_still_of(input, alias_value(P.expand(P.to_device(v, a.device), a.shape))))
     return input
 

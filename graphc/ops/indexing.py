@@ -17,6 +17,7 @@ from ..errors import DeviceError, DimError, DTypeError, ShapeError
 from ..ir import build as P
 from ..ir.infer import broadcast_shapes
 from ..ir.node import Value
+from ..ir.prims.movement import slice_length
 from ..ir.recorder import fetched
 from ..ir.recorder import state as recording
 from ..tensor import Tensor, from_array, wrap
@@ -152,7 +153,7 @@ def _plan(t: Tensor, index: Any) -> _Plan:
         elif isinstance(item, slice):
             start, stop, step = _slice_bounds(item, sh[d])
             p.keep(start, stop, step)
-            p.shape.append(-(-(stop - start) // step))
+            p.shape.append(slice_length(start, stop, step))
             d += 1
         else:
             k = _in_range(_int_item(item), d, sh[d])
@@ -217,7 +218,7 @@ def _basic_view(t: Tensor, p: _Plan) -> Tensor:
     sh, shape = t._v.aval.shape, tuple(p.shape)
     if all(a == 0 and b == n and s == 1 for a, b, s, n in zip(p.starts, p.stops, p.steps, sh)):
         return t._view("reshape", (shape,))
-    kept = tuple([-(-(b - a) // s) for a, b, s in zip(p.starts, p.stops, p.steps)])
+    kept = tuple([slice_length(a, b, s) for a, b, s in zip(p.starts, p.stops, p.steps)])
     more = () if kept == shape else (("reshape", (shape,)),)
     return t._view("slice", (tuple(p.starts), tuple(p.stops), tuple(p.steps)), *more)
 
